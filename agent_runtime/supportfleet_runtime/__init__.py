@@ -1,0 +1,1 @@
+"""The agent runtime: gateway, durable queue, agent and model in one image."""

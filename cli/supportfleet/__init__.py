@@ -1,0 +1,1 @@
+"""What people type: the local cluster, and commands for agents."""

@@ -1,0 +1,1 @@
+"""A real Kubernetes on one machine, with or without a container engine."""

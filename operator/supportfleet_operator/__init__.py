@@ -1,0 +1,1 @@
+"""The operator: reconciles SupportAgent resources into the objects an agent needs."""
