@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Renews constraints.txt: versions and hashes for every extra and platform, and no download address.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
+  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet "$@" --output-file constraints.txt
