@@ -78,7 +78,7 @@ class TestSeedCase:
             "let me talk to a human being": "human",
         }
         for text, intent in expected.items():
-            answer = talk("/v1/messages", {"customer_id": "c-1001", "text": text}, service=NAME)
+            answer = talk("/v1/messages", {"customer_id": "cust-1001", "text": text}, service=NAME)
             assert (answer.status, answer.body["intent"], answer.body["source"]) == (200, intent, "rules"), answer.raw
             assert answer.body["reply"]
 
@@ -101,11 +101,11 @@ class TestSeedCase:
         wait_ready(operator, namespace)
         pods = operator.get("-n", namespace, "pods", "-l", "app.kubernetes.io/component=agent")["items"]
         first, second = (pod["metadata"]["name"] for pod in pods[:2])
-        opened = talk("/v1/messages", {"customer_id": "c-1001", "text": "Where is my order?"}, pod=first)
+        opened = talk("/v1/messages", {"customer_id": "cust-1001", "text": "Where is my order?"}, pod=first)
         assert opened.status == 200, opened.raw
         conversation = opened.body["conversation_id"]
         continued = talk(
-            "/v1/messages", {"customer_id": "c-1001", "conversation_id": conversation, "text": "A-1001"}, pod=second
+            "/v1/messages", {"customer_id": "cust-1001", "conversation_id": conversation, "text": "A-1001"}, pod=second
         )
         assert continued.body["intent"] == "order_status", continued.raw
         history = talk(f"/v1/conversations/{conversation}?customer_id=c-1001", pod=second)
@@ -289,7 +289,7 @@ class TestModelOnAVolume:
         apply(operator, agent)
         wait_ready(operator, namespace, name)
         assert operator.get("-n", namespace, "pvc", f"{name}-models")["status"]["phase"] == "Bound"
-        answer = talk("/v1/messages", {"customer_id": "c-1001", "text": "where is my order A-1001"}, service=name)
+        answer = talk("/v1/messages", {"customer_id": "cust-1001", "text": "where is my order A-1001"}, service=name)
         assert answer.body["intent"] == "order_status", answer.raw
 
 
