@@ -1,0 +1,153 @@
+"""The Deployment of an agent."""
+
+from typing import Any, Final
+
+from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api.pod import TopologySpreadConstraint
+from supportfleet_operator.resources import names
+from supportfleet_operator.resources.configmap import config_hash
+from supportfleet_operator.resources.environment import agent_env, env_from
+from supportfleet_operator.resources.labels import CONFIG_HASH, MODEL_DIGEST, labels, metadata, selector
+from supportfleet_operator.resources.pods import (
+    CONFIG_MOUNT,
+    CONFIG_VOLUME,
+    DATA_MOUNT,
+    DATA_VOLUME,
+    MODELS_MOUNT,
+    TMP_MOUNT,
+    TMP_VOLUME,
+    Mount,
+    Volume,
+    container_security,
+    empty_dir,
+    keeps_claim,
+    models_volume,
+    pod_basics,
+    sync_container,
+)
+
+DRAIN_SECONDS: Final = 5
+"""How long a stopping pod goes on as before, so that kube-proxy and gateways everywhere have forgotten it by then."""
+
+SPREAD_OVER: Final = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+
+REVISION_HISTORY: Final = 3
+
+
+def deployment(agent: SupportAgent) -> dict[str, Any]:
+    """The Deployment. Its replicas are left out where the autoscaler owns them.
+
+    A new pod is ready before an old one goes: an update never costs capacity.
+    """
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": selector(agent)},
+        "revisionHistoryLimit": REVISION_HISTORY,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": _pod(agent),
+    }
+    if agent.spec.suspend:
+        spec["replicas"] = 0
+    elif agent.spec.autoscaling is None:
+        spec["replicas"] = agent.spec.replicas
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(agent, names.agent_name(agent)),
+        "spec": spec,
+    }
+
+
+def first_replicas(agent: SupportAgent) -> int:
+    """Pods that a Deployment starts with; from then on the autoscaler's number holds where there is one."""
+    if agent.spec.suspend:
+        return 0
+    scaling = agent.spec.autoscaling
+    if scaling is None:
+        return agent.spec.replicas
+    return max(scaling.min_replicas, min(agent.spec.replicas, scaling.max_replicas))
+
+
+def _pod(agent: SupportAgent) -> dict[str, Any]:
+    template = agent.spec.template
+    annotations = {**(template.annotations or {}), CONFIG_HASH: config_hash(agent)}
+    if agent.spec.model is not None:
+        annotations[MODEL_DIGEST] = agent.spec.model.digest
+    spec = {
+        **pod_basics(agent),
+        "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
+        "containers": [_agent_container(agent)],
+        "volumes": _volumes(agent),
+    }
+    if agent.spec.model is not None and not keeps_claim(agent):
+        spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
+    if template.affinity:
+        spec["affinity"] = template.affinity
+    if constraints := _spread(agent):
+        spec["topologySpreadConstraints"] = constraints
+    return {
+        "metadata": {"labels": {**(template.labels or {}), **labels(agent)}, "annotations": annotations},
+        "spec": spec,
+    }
+
+
+def _agent_container(agent: SupportAgent) -> dict[str, Any]:
+    template = agent.spec.template
+    container: dict[str, Any] = {
+        "name": names.AGENT_CONTAINER,
+        "image": template.image,
+        "imagePullPolicy": template.image_pull_policy,
+        "args": ["serve"],
+        "ports": [{"name": names.HTTP_PORT, "containerPort": template.port, "protocol": "TCP"}],
+        "env": agent_env(agent),
+    }
+    if sources := env_from(agent):
+        container["envFrom"] = sources
+    return container | {
+        "resources": template.resources.manifest(),
+        "startupProbe": _probe("/healthz", period=1, timeout=2, failures=120),
+        "readinessProbe": _probe("/readyz", period=5, timeout=3, failures=2),
+        "livenessProbe": _probe("/healthz", period=10, timeout=5, failures=3),
+        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _mounts(agent),
+    }
+
+
+def _probe(path: str, *, period: int, timeout: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": names.HTTP_PORT},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def _mounts(agent: SupportAgent) -> list[Mount]:
+    mounts = [dict(CONFIG_MOUNT), dict(TMP_MOUNT), dict(DATA_MOUNT)]
+    if agent.spec.model is not None:
+        mounts.append({**MODELS_MOUNT, "readOnly": True} if keeps_claim(agent) else dict(MODELS_MOUNT))
+    return mounts
+
+
+def _volumes(agent: SupportAgent) -> list[Volume]:
+    volumes = [
+        {"name": CONFIG_VOLUME, "configMap": {"name": names.config_map(agent)}},
+        empty_dir(TMP_VOLUME),
+        empty_dir(DATA_VOLUME),
+    ]
+    if agent.spec.model is not None:
+        volumes.append(models_volume(agent))
+    return volumes
+
+
+def _spread(agent: SupportAgent) -> list[dict[str, Any]]:
+    """Users' constraints, or evenly over nodes and zones as far as that is possible; the agent's pods are counted."""
+    wanted = agent.spec.template.topology_spread_constraints
+    if wanted is None:
+        wanted = tuple(
+            TopologySpreadConstraint(max_skew=1, topology_key=key, when_unsatisfiable="ScheduleAnyway")
+            for key in SPREAD_OVER
+        )
+    own = {"labelSelector": {"matchLabels": selector(agent)}}
+    return [own | constraint.manifest() for constraint in wanted]

@@ -1,0 +1,108 @@
+"""Environment variables: the contract between the operator and the runtime.
+
+The names here and those in ``api.pod.RESERVED_ENV`` are the same set: what the operator sets, users can't.
+"""
+
+from typing import Any, Final
+
+from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.resources import names
+
+MODEL_DIR: Final = "/models"
+CONFIG_DIR: Final = "/etc/supportfleet"
+
+AWS_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+"""Keys of the credentials' Secret, and the variables that they become."""
+
+
+def agent_env(agent: SupportAgent) -> list[dict[str, Any]]:
+    """Variables of the agent's container. Users' own come last, so that they can refer to the others."""
+    return [
+        {"name": "API_PORT", "value": str(agent.spec.template.port)},
+        *_identity(agent),
+        {"name": "CONFIG_FILE", "value": names.CONFIG_FILE},
+        {"name": "CONFIG_DIR", "value": CONFIG_DIR},
+        *_model(agent),
+        *_database(agent),
+        *_llm(agent),
+        *_own(agent),
+    ]
+
+
+def sync_env(agent: SupportAgent) -> list[dict[str, Any]]:
+    """Variables of the model sync: the model, its storage, and users' own, such as those of a proxy."""
+    return [*_identity(agent), *_model(agent), *_storage(agent), *_own(agent)]
+
+
+def env_from(agent: SupportAgent) -> list[dict[str, Any]]:
+    """ConfigMaps and Secrets that become variables."""
+    return [source.manifest() for source in agent.spec.template.env_from or ()]
+
+
+def _identity(agent: SupportAgent) -> list[dict[str, Any]]:
+    return [
+        {"name": "AGENT_NAME", "value": agent.metadata.name},
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+        {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}},
+    ]
+
+
+def _model(agent: SupportAgent) -> list[dict[str, Any]]:
+    model = agent.spec.model
+    if model is None:
+        return []
+    return [
+        {"name": "MODEL_BUCKET", "value": model.uri},
+        {"name": "MODEL_VERSION", "value": model.version},
+        {"name": "MODEL_DIGEST", "value": model.digest},
+        {"name": "MODEL_DIR", "value": MODEL_DIR},
+    ]
+
+
+def _storage(agent: SupportAgent) -> list[dict[str, Any]]:
+    """Where the bucket is and who may read it: for the sync alone, since the agent reads the synced files."""
+    model = agent.spec.model
+    if model is None:
+        return []
+    env = []
+    if model.endpoint is not None:
+        env.append({"name": "AWS_ENDPOINT_URL", "value": model.endpoint})
+    if model.region is not None:
+        env.append({"name": "AWS_REGION", "value": model.region})
+    if model.credentials_secret_ref is not None:
+        env += [_from_secret(key, model.credentials_secret_ref.name, key) for key in AWS_KEYS]
+    return env
+
+
+def _database(agent: SupportAgent) -> list[dict[str, Any]]:
+    if agent.spec.database is None:
+        return []
+    secret = agent.spec.database.secret_ref
+    return [_from_secret("DATABASE_URL", secret.name, secret.key)]
+
+
+def _llm(agent: SupportAgent) -> list[dict[str, Any]]:
+    llm = agent.spec.llm
+    env = [{"name": "LLM_PROVIDER", "value": llm.provider.lower()}]
+    if llm.provider != "Scripted" and llm.api_key_secret_ref is not None:
+        env.append(_from_secret("ANTHROPIC_API_KEY", llm.api_key_secret_ref.name, llm.api_key_secret_ref.key))
+    if llm.base_url is not None:
+        env.append({"name": "ANTHROPIC_BASE_URL", "value": llm.base_url})
+    if llm.model is not None:
+        env.append({"name": "CLAUDE_MODEL", "value": llm.model})
+    env.append({"name": "CLAUDE_TIMEOUT", "value": str(llm.timeout_seconds)})
+    env.append({"name": "CLAUDE_MAX_TOKENS", "value": str(llm.max_tokens)})
+    return env
+
+
+def _own(agent: SupportAgent) -> list[dict[str, Any]]:
+    return [_without_empty_value(env.manifest()) for env in agent.spec.template.env or ()]
+
+
+def _without_empty_value(env: dict[str, Any]) -> dict[str, Any]:
+    """The API server drops an empty value; rendering one would look like a difference for ever."""
+    return {key: value for key, value in env.items() if not (key == "value" and value == "")}
+
+
+def _from_secret(name: str, secret: str, key: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}

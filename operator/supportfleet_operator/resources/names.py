@@ -1,0 +1,41 @@
+"""Names of children: the agent's own, with what sets them apart after it. They never hold anything random."""
+
+import hashlib
+import json
+from typing import Any, Final
+
+from supportfleet_operator.api import SupportAgent
+
+AGENT_CONTAINER: Final = "agent"
+SYNC_CONTAINER: Final = "sync-model"
+"""The init container of the agent's pods, and the container of the sync Job."""
+HTTP_PORT: Final = "http"
+CONFIG_FILE: Final = "agent_config.json"
+
+HASH_LENGTH: Final = 10
+
+
+def agent_name(agent: SupportAgent) -> str:
+    """Name of the Deployment, Service, ServiceAccount, autoscaler, disruption budget and network policy."""
+    return agent.metadata.name
+
+
+def config_map(agent: SupportAgent) -> str:
+    """Name of the ConfigMap with agent_config.json."""
+    return f"{agent.metadata.name}-config"
+
+
+def model_claim(agent: SupportAgent) -> str:
+    """Name of the claim that keeps models, where the agent has one of its own."""
+    return f"{agent.metadata.name}-models"
+
+
+def model_job(agent: SupportAgent, spec: dict[str, Any]) -> str:
+    """Name of the Job with this spec: Jobs are immutable, so another spec is another Job."""
+    return f"{agent.metadata.name}-model-{fingerprint(spec)[:HASH_LENGTH]}"
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

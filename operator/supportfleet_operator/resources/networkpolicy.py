@@ -1,0 +1,52 @@
+"""The network policy of an agent's pods."""
+
+from typing import Any, Final
+
+from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.resources import names
+from supportfleet_operator.resources.labels import AGENT, metadata
+
+NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
+"""The API server sets this label on every namespace."""
+
+DNS: Final = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+
+
+def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
+    """The NetworkPolicy for pods of the agent and of its model sync; none where it is turned off.
+
+    Only the runtime's port is open, and only to the agent's own namespace and to those that the spec names. What the
+    pods may open themselves is left alone until ``allowEgress`` says otherwise: a rule of ours could not know where the
+    database, the bucket and the Claude API are.
+    """
+    wanted = agent.spec.network_policy
+    if not wanted.enabled:
+        return None
+    spec: dict[str, Any] = {
+        "podSelector": {"matchLabels": {AGENT: agent.metadata.name}},
+        "policyTypes": ["Ingress"],
+        "ingress": [_ingress(agent)],
+    }
+    if wanted.allow_egress is not None:
+        spec["policyTypes"] = ["Ingress", "Egress"]
+        spec["egress"] = [DNS, *(rule.manifest() for rule in wanted.allow_egress)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(agent, names.agent_name(agent)),
+        "spec": spec,
+    }
+
+
+def _ingress(agent: SupportAgent) -> dict[str, Any]:
+    """Who may send requests; a rule with no ``from`` lets everyone."""
+    wanted = agent.spec.network_policy
+    ports = [{"protocol": "TCP", "port": names.HTTP_PORT}]
+    if agent.spec.service.type != "ClusterIP" and wanted.allow_from is None:
+        return {"ports": ports}
+    peers: list[dict[str, Any]] = [{"podSelector": {}}]
+    if wanted.allow_from_namespaces:
+        chosen = {"key": NAMESPACE_NAME, "operator": "In", "values": list(wanted.allow_from_namespaces)}
+        peers.append({"namespaceSelector": {"matchExpressions": [chosen]}})
+    peers += [peer.manifest() for peer in wanted.allow_from or ()]
+    return {"from": peers, "ports": ports}
