@@ -38,6 +38,6 @@ fi
 export VIRTUAL_ENV="$PWD/$venv"
 [[ $venv = /* ]] && VIRTUAL_ENV=$venv
 "$venv/bin/uv" pip sync --quiet --require-hashes constraints.txt
-"$venv/bin/uv" pip install --quiet --no-deps --editable .
+"$venv/bin/uv" pip install --quiet --no-deps --no-build-isolation --editable .
 touch "$venv/.installed"
 say "ready: $("$venv/bin/python" --version), $(grep -c '^[a-zA-Z].*==' constraints.txt) pinned packages"
