@@ -121,6 +121,6 @@ def label_keys(what: str) -> Rule:
     """The rule that all keys of a map can be keys of labels or annotations."""
     return Rule(
         cel=f"self.all(key, key.matches(r'{LABEL_KEY}'))",
-        message=f"every key must be {what}: a DNS prefix and '/' or none, then up to 63 letters, digits, '-', '_' and '.'",
+        message=f"every key must be {what}: at most 63 letters, digits, '-', '_' and '.', after a DNS prefix or none",
         check=lambda labels: all(re.search(LABEL_KEY, key) for key in labels),
     )
