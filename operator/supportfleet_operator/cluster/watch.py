@@ -1,0 +1,112 @@
+"""Keep a cache in step with the API server: list in pages, then watch, for ever.
+
+A watch resumes at the last resourceVersion it saw (bookmarks move it on while nothing happens); ``410 Gone`` starts
+over with a list. A stream that is silent for longer than bookmarks ever are is dead, whatever TCP says, and is opened
+again. Failures back off; nothing but cancellation ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from supportfleet_operator.cluster.cache import Cache
+from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.resources import Manifest, Resource
+from supportfleet_operator.errors import ApiError, Busy, ClusterError, Gone
+
+LOG: Final = logging.getLogger(__name__)
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+
+
+def backoff(failures: int, jitter: float) -> float:
+    """Seconds to wait after this many failures in a row; ``jitter`` in [0, 1] keeps replicas apart."""
+    delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 10))
+    return delay * (0.5 + jitter / 2)
+
+
+class Watcher:
+    """One kind in one namespace (or in all), copied into the cache."""
+
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        selector: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.resource = resource
+        self.synced = asyncio.Event()
+        self._client = client
+        self._cache = cache
+        self._namespace = namespace
+        self._selector = selector
+        self._clock = clock
+        self._heard = clock()
+        self._version = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the API server last said anything, bookmarks included."""
+        return self._clock() - self._heard
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        failures = 0
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                heard = self._heard
+                await self._follow()
+                failures = 0 if self._heard > heard else failures
+            except Gone:
+                self._version = ""
+                continue
+            except ClusterError as error:
+                failures += 1
+                await self._rest(failures, error)
+
+    async def _list(self) -> None:
+        manifests: list[Manifest] = []
+        version = ""
+        async for page in self._client.list_pages(self.resource, self._namespace, self._selector):
+            manifests += page.items
+            version = page.resource_version
+        self._cache.replace(self.resource, self._namespace, manifests)
+        self._cache.seen(self.resource, version)
+        self._heard, self._version = self._clock(), version
+        self.synced.set()
+        LOG.info("listed", extra={"resource": self.resource.plural, "count": len(manifests)})
+
+    async def _follow(self) -> None:
+        """One watch request; it ends when the server ends it."""
+        async for event in self._client.watch(self.resource, self._namespace, self._selector, self._version):
+            self._heard = self._clock()
+            self._version = event.object["metadata"]["resourceVersion"]
+            if event.type == "DELETED":
+                self._cache.delete(event.object)
+            elif event.type in {"ADDED", "MODIFIED"}:
+                self._cache.put(event.object)
+            self._cache.seen(self.resource, self._version)
+
+    async def _rest(self, failures: int, error: ClusterError) -> None:
+        after = error.retry_after if isinstance(error, Busy) else None
+        delay = max(after or 0.0, backoff(failures, random.random()))  # noqa: S311 - spreads load, keeps no secret
+        # A stream that breaks now and then is weather; one that cannot be opened at all is worth an alert.
+        level = logging.WARNING if isinstance(error, ApiError) or failures > 1 else logging.INFO
+        LOG.log(
+            level,
+            "watch interrupted",
+            extra={"resource": self.resource.plural, "error": str(error), "failures": failures, "retry_in": delay},
+        )
+        await asyncio.sleep(delay)
