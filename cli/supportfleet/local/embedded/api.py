@@ -1,0 +1,114 @@
+"""The few requests that bringing a cluster up makes to its API server."""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from supportfleet.errors import KubernetesError
+from supportfleet.local.embedded.certificates import Pair
+
+FIELD_MANAGER = "supportfleet-local"
+REQUEST_SECONDS = 15
+MISSING = 404
+
+Manifest = Mapping[str, Any]
+
+# The kinds that are applied: where they are served, and whether they are in namespaces.
+RESOURCES: Mapping[str, tuple[str, bool]] = {
+    "Namespace": ("namespaces", False),
+    "Service": ("services", True),
+    "Secret": ("secrets", True),
+    "ConfigMap": ("configmaps", True),
+    "ServiceAccount": ("serviceaccounts", True),
+    "EndpointSlice": ("endpointslices", True),
+    "Deployment": ("deployments", True),
+    "ClusterRole": ("clusterroles", False),
+    "ClusterRoleBinding": ("clusterrolebindings", False),
+    "Role": ("roles", True),
+    "RoleBinding": ("rolebindings", True),
+    "StorageClass": ("storageclasses", False),
+    "APIService": ("apiservices", False),
+    "MutatingAdmissionPolicy": ("mutatingadmissionpolicies", False),
+    "MutatingAdmissionPolicyBinding": ("mutatingadmissionpolicybindings", False),
+    "CustomResourceDefinition": ("customresourcedefinitions", False),
+    "GatewayClass": ("gatewayclasses", False),
+}
+
+
+def path_of(manifest: Manifest) -> str:
+    """Where the API server has this object."""
+    version = manifest["apiVersion"]
+    plural, namespaced = RESOURCES[manifest["kind"]]
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace")
+    group = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    return f"{group}/namespaces/{namespace}/{plural}/{name}" if namespaced else f"{group}/{plural}/{name}"
+
+
+class Api:
+    """A connection to the API server as cluster-admin."""
+
+    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+        self.session = session
+        self.server = server
+
+    async def ready(self) -> bool:
+        """Whether it serves, with everything it waits for at the start."""
+        try:
+            async with self.session.get(f"{self.server}/readyz") as response:
+                return response.status == 200  # noqa: PLR2004 - the status that means yes
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def get(self, path: str) -> dict[str, Any] | None:
+        """An object or a list; None where there is none."""
+        return await self._send("GET", path)
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Have an object as given."""
+        await self._send("PATCH", f"{path_of(manifest)}?fieldManager={FIELD_MANAGER}&force=true", manifest)
+
+    async def delete(self, path: str) -> None:
+        """Delete an object, if it is there."""
+        await self._send("DELETE", path)
+
+    async def _send(self, method: str, path: str, body: Manifest | None = None) -> dict[str, Any] | None:
+        headers = {"Content-Type": "application/apply-patch+yaml"} if body is not None else {}
+        try:
+            data = json.dumps(body) if body is not None else None
+            async with self.session.request(method, f"{self.server}{path}", data=data, headers=headers) as response:
+                text = await response.text()
+                if response.status == MISSING and body is None:
+                    return None
+                if not response.ok:
+                    raise KubernetesError(f"{method} {path}: {response.status} {_message(text)}")
+                answer: dict[str, Any] = json.loads(text)
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise KubernetesError(
+                f"{method} {path}: the API server does not answer ({error or type(error).__name__})",
+                remedy="See supportfleet local status, and supportfleet local logs kube-apiserver.",
+            ) from error
+
+
+@asynccontextmanager
+async def connect(server: str, authority: Path, identity: Pair) -> AsyncIterator[Api]:
+    """Speak to an API server."""
+    context = ssl.create_default_context(cafile=str(authority))
+    context.load_cert_chain(identity.certificate, identity.key)
+    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    connector = aiohttp.TCPConnector(ssl=context)
+    # A proxy of the environment leads out of this machine, and the cluster is inside it.
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:
+        yield Api(session, server)
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:200]

@@ -1,0 +1,95 @@
+"""Bringing a cluster up: what is started, in which order, and what waits for what.
+
+Everything here can be run again: what is there and as it should be is left alone; what is missing, has ended or is to
+be different is made or started. So an interrupted `up` is resumed, and a damaged cluster is healed, by `up`.
+"""
+
+from supportfleet.local.embedded import controlplane, files, namespaces, nodes
+from supportfleet.local.embedded.addons import ADDONS, Addon
+from supportfleet.local.embedded.api import Api, connect
+from supportfleet.local.embedded.certificates import Pair
+from supportfleet.local.embedded.context import Context, together
+from supportfleet.local.embedded.daemons import Daemon
+
+API_SECONDS = 120
+
+
+async def up(context: Context) -> None:
+    """Have the whole cluster running and ready."""
+    make_folders(context)
+    with context.progress.step("network", expected=1):
+        await make_network(context)
+    pki = context.identities.control_plane()
+    admin = context.identities.admin()
+    addons = [addon for addon in ADDONS if addon.wanted(context)]
+    async with connect(context.identities.server, pki.authority.certificate, admin) as api:
+        await together(
+            _control_plane_and_addons(context, api, pki, addons),
+            *(addon.prepare(context) for addon in addons),
+            *(nodes.start(context, number) for number in context.node_numbers),
+        )
+        if context.record.nodes:
+            await nodes.wait_ready(context, api)
+    context.daemons.require(context.daemons.names())
+
+
+def make_folders(context: Context) -> None:
+    """What the processes write into."""
+    layout = context.layout
+    for folder in (layout.folder, layout.logs, layout.audit_log.parent, layout.etc, layout.pki):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    layout.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+    layout.daemons.mkdir(exist_ok=True, mode=0o700)
+    # `down` finds the folder from here, whichever state folder it is told.
+    link = layout.run / "state"
+    link.unlink(missing_ok=True)
+    link.symlink_to(layout.folder)
+    context.daemons.cgroups.make(layout.cgroup)
+
+
+async def make_network(context: Context) -> None:
+    """Namespaces and what joins them."""
+    await namespaces.ensure_control(context.layout, context.addresses, context.node_numbers)
+    await together(
+        *(namespaces.ensure_node(context.layout.node(n), context.addresses) for n in context.node_numbers)
+    )
+
+
+async def _control_plane_and_addons(
+    context: Context, api: Api, pki: controlplane.Pki, addons: list[Addon]
+) -> None:
+    await _start_api(context, api, pki)
+    await together(
+        _start_controllers(context, pki),
+        *(_start_addon(context, api, addon) for addon in addons),
+    )
+
+
+async def _start_api(context: Context, api: Api, pki: controlplane.Pki) -> None:
+    layout, programs, daemons = context.layout, context.programs, context.daemons
+    audit_policy = layout.etc / "audit-policy.yaml"
+    files.write(audit_policy, files.to_yaml(dict(controlplane.AUDIT_POLICY)))
+    with context.progress.step("API server", expected=8):
+        await daemons.ensure(controlplane.etcd(layout, programs["etcd"], fsync=not context.fast))
+        apiserver = controlplane.apiserver(layout, context.addresses, programs["kube-apiserver"], pki, audit_policy)
+        await daemons.ensure(apiserver)
+        await daemons.wait(("etcd", apiserver.name), api.ready, "the API server", seconds=API_SECONDS)
+
+
+async def _start_controllers(context: Context, pki: controlplane.Pki) -> None:
+    identities, layout, programs = context.identities, context.layout, context.programs
+    manager, scheduler = (
+        identities.client(name, f"system:{name}") for name in ("kube-controller-manager", "kube-scheduler")
+    )
+    wanted: list[Daemon] = [
+        controlplane.controller_manager(layout, programs["kube-controller-manager"], pki, manager),
+        controlplane.scheduler(layout, programs["kube-scheduler"], scheduler),
+    ]
+    await together(*(context.daemons.ensure(daemon) for daemon in wanted))
+
+
+async def _start_addon(context: Context, api: Api, addon: Addon) -> None:
+    for daemon in addon.daemons(context):
+        await context.daemons.ensure(daemon)
+    for manifest in addon.manifests(context):
+        await api.apply(manifest)

@@ -1,0 +1,116 @@
+"""Starting nodes, and getting images into them."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supportfleet.errors import CommandError
+from supportfleet.local.embedded import files, namespaces
+from supportfleet.local.embedded.api import Api
+from supportfleet.local.embedded.context import Context, together
+from supportfleet.local.embedded.host import run
+from supportfleet.local.embedded.layout import NETNS_ROOT, NodeLayout
+from supportfleet.local.embedded.node import Node
+
+READY_SECONDS = 120
+CONTAINERD_SECONDS = 60
+IMPORT_SECONDS = 600
+
+
+async def start(context: Context, number: int) -> None:
+    """Have one node running: containerd with its images, the kubelet and kube-proxy."""
+    layout = context.layout.node(number)
+    node = Node(layout, context.addresses, context.programs["kubelet"], context.programs["kube-proxy"])
+    _make_folders(context, node)
+    if await namespaces.ensure_mounts(layout):
+        # Whatever ran in the namespace before could not see what is mounted in this one.
+        for daemon in node.daemons:
+            await context.daemons.stop(daemon.name)
+    containerd, kubelet, proxy = node.daemons
+    with context.progress.step(f"node {layout.name}", expected=8):
+        await context.daemons.ensure(containerd)
+        await context.daemons.wait(
+            (containerd.name,), lambda: _answers(layout), f"containerd of {layout.name}", seconds=CONTAINERD_SECONDS
+        )
+        for image in context.images.values():
+            await load_image(layout, image)
+        await together(context.daemons.ensure(kubelet), context.daemons.ensure(proxy))
+
+
+def _make_folders(context: Context, node: Node) -> None:
+    layout = node.layout
+    for folder in ("log/pods", "log/containers", "lib/kubelet", "lib/containerd", "lib/cni", "tmp"):
+        (layout.var / folder).mkdir(parents=True, exist_ok=True)
+    (layout.var / "run").unlink(missing_ok=True)
+    (layout.var / "run").symlink_to("/run")
+    context.daemons.cgroups.make(layout.cgroup)
+    context.identities.node(layout)
+    for name, content in node.configuration.items():
+        files.write(layout.etc / name, content)
+    for program in (node.kubelet, node.kube_proxy):
+        _share(program, layout.var / node.inside(program).relative_to("/var"))
+
+
+def _share(program: Path, target: Path) -> None:
+    """Have the program where the node sees it: the same file where that is possible, else a copy."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        os.link(program, temporary)
+    except OSError:
+        shutil.copy2(program, temporary)
+    temporary.replace(target)
+
+
+def inside(layout: NodeLayout, *command: str | Path) -> tuple[str | Path, ...]:
+    """A command as the node runs it."""
+    return ("nsenter", f"--net={NETNS_ROOT / layout.namespace}", f"--mount={layout.pin}", "--", *command)
+
+
+async def _answers(layout: NodeLayout) -> bool:
+    try:
+        await run(*inside(layout, "ctr", "--connect-timeout", "2s", "version"), timeout=5)
+    except CommandError:
+        return False
+    return True
+
+
+async def load_image(layout: NodeLayout, archive: Path) -> None:
+    """Import an image archive into a node, unless that very file was imported before."""
+    stat = archive.stat()
+    mark = layout.etc / "images" / f"{archive.name}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}"
+    if mark.exists():
+        return
+    # The archive is handed over open: the node might not see its path.
+    with archive.open("rb") as file:
+        command = inside(layout, "ctr", "--namespace", "k8s.io", "images", "import", "-")
+        await run(*command, stdin=file, timeout=IMPORT_SECONDS)
+    files.write(mark, "")
+
+
+async def wait_ready(context: Context, api: Api) -> None:
+    """Wait until every node is Ready."""
+    names = {context.layout.node(number).name for number in context.node_numbers}
+    watched = [daemon for daemon in context.daemons.names() if daemon.startswith("node")]
+
+    async def ready() -> bool:
+        return names <= await ready_nodes(api)
+
+    with context.progress.step("nodes Ready", expected=10):
+        await context.daemons.wait(watched, ready, f"{', '.join(sorted(names))}", seconds=READY_SECONDS)
+
+
+async def ready_nodes(api: Api) -> set[str]:
+    """The names of the nodes that are Ready."""
+    listed = await api.get("/api/v1/nodes") or {"items": []}
+    return {node["metadata"]["name"] for node in listed["items"] if is_ready(node)}
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    """Whether the node says so."""
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
