@@ -43,18 +43,20 @@ class SupportAgent(ApiModel):
         Rule(
             cel=f"self.metadata.name.size() <= {MAX_NAME}",
             message=(
-                f"metadata.name must have at most {MAX_NAME} characters: "
+                f"must have at most {MAX_NAME} characters: "
                 "the names of the agent's objects are longer by up to 23, and Kubernetes allows 63"
             ),
             check=lambda agent: len(agent.metadata.name) <= MAX_NAME,
+            field_path=".metadata.name",
         ),
         Rule(
             cel=f"self.metadata.name.matches(r'{NAME}')",
             message=(
-                "metadata.name must be lower-case letters, digits and '-', beginning with a letter: "
+                "must be lower-case letters, digits and '-', beginning with a letter: "
                 "the agent's Service has the same name"
             ),
             check=lambda agent: re.search(NAME, agent.metadata.name) is not None,
+            field_path=".metadata.name",
         ),
     )
 

@@ -38,5 +38,37 @@ class ApiModel(BaseModel):
         return with_validations(handler(schema), *cls.rules)
 
     def manifest(self) -> dict[str, Any]:
-        """The plain dict as it stands in a manifest: camelCase, what is unset or empty by default left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """A new plain dict, as the API server would send it back: camelCase, and without what is unset or empty.
+
+        The API server drops empty lists, maps and texts of its own types; sending them would look like a difference
+        between what is wanted and what is there, for ever. An empty model stays: an empty selector chooses everything.
+        """
+        return {
+            field.alias or name: plain(value)
+            for name, field in type(self).model_fields.items()
+            if not _is_empty(value := getattr(self, name)) or field.is_required()
+        }
+
+
+def plain(value: Any) -> Any:
+    """A value as plain, new dicts and lists, without what is unset or empty in its models."""
+    if isinstance(value, ApiModel):
+        return value.manifest()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def without_empty_lists(value: Any) -> Any:
+    """The same for an object with no model: a new one, without unset fields and empty lists at any depth."""
+    if isinstance(value, dict):
+        return {key: without_empty_lists(item) for key, item in value.items() if item is not None and item != []}
+    if isinstance(value, list):
+        return [without_empty_lists(item) for item in value]
+    return value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (dict, list, str, tuple)) and not value)

@@ -1,15 +1,16 @@
 """The CustomResourceDefinition, generated from the models.
 
-``python -m supportfleet_operator.api.crd > crds/supportagents.supportfleet.dev.yaml`` renews the file in the repository;
-a test holds the two in step.
+``python -m supportfleet_operator.api.crd`` prints it. With ``--write`` it renews the files in the repository that are
+made from the models: the definition in ``crds/`` and the field reference in ``docs/``. A test holds them in step.
 """
 
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from supportfleet_operator.api import group
+from supportfleet_operator.api import group, reference
 from supportfleet_operator.api.agent import SupportAgent
 from supportfleet_operator.api.schema import Schema, structural_schema
 
@@ -83,7 +84,7 @@ def schema() -> Schema:
     root["properties"] = {
         "apiVersion": {"description": API_VERSION_HELP, "type": "string"},
         "kind": {"description": KIND_HELP, "type": "string"},
-        "metadata": {"type": "object"},
+        "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},
         "spec": spec,
         "status": status,
     }
@@ -110,13 +111,28 @@ def to_yaml(*manifests: dict[str, Any]) -> str:
     return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
 
 
-HEADER: Final = "# Generated from the models by `python -m supportfleet_operator.api.crd`; don't edit.\n"
+HEADER: Final = "# Generated from the models by `make crds`; don't edit.\n"
 
 
 def render() -> str:
-    """The file's text."""
+    """The definition as a file's text."""
     return HEADER + to_yaml(definition())
 
 
+def generated_files() -> dict[str, str]:
+    """The text of each file in the repository that is made from the models, by path."""
+    return {f"crds/{group.CRD_NAME}.yaml": render(), "docs/supportagent.md": reference.render(schema())}
+
+
+def main(arguments: list[str]) -> None:
+    """Print the definition, or write the generated files."""
+    if arguments != ["--write"]:
+        sys.stdout.write(render())
+        return
+    repository = Path(__file__).parents[3]
+    for path, text in generated_files().items():
+        (repository / path).write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    main(sys.argv[1:])

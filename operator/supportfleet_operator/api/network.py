@@ -86,7 +86,7 @@ class EgressRule(ApiModel):
 class NetworkPolicy(ApiModel):
     """The NetworkPolicy of the agent's pods. It takes a network plugin that enforces such policies."""
 
-    enabled: bool = Field(default=True, description="Whether there is one.")
+    enabled: bool = Field(default=True, description="Whether the agent has a NetworkPolicy.")
     allow_from_namespaces: Annotated[tuple[NamespaceName, ...], Field(max_length=32), ListSet()] | None = Field(
         None,
         description=(

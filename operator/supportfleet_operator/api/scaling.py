@@ -54,9 +54,7 @@ class Autoscaling(ApiModel):
         Rule(
             cel="self.minReplicas <= self.maxReplicas",
             message="must be at least minReplicas",
-            message_cel="'must be at least minReplicas, which is ' + string(self.minReplicas)",
             check=lambda scaling: scaling.min_replicas <= scaling.max_replicas,
-            describe=lambda scaling: f"must be at least minReplicas, which is {scaling.min_replicas}",
             field_path=".maxReplicas",
         ),
     )

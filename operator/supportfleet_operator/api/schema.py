@@ -1,9 +1,10 @@
 """From pydantic's JSON schema to a structural schema, which is what a CustomResourceDefinition takes.
 
-A structural schema has no references, no null and a type everywhere; defaults must be complete where a parent is made by
-default; unknown fields are pruned unless a part of it says otherwise.
+A structural schema has no references, no null and a type everywhere; unknown fields are pruned unless a part of it
+says otherwise.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,8 +62,11 @@ def _convert(raw: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     if schema.get("additionalProperties") is True:
         del schema["additionalProperties"]
         schema["x-kubernetes-preserve-unknown-fields"] = True
-    if isinstance(schema.get("default"), Mapping) and "properties" in schema:
-        schema["default"] = _beyond_defaults(schema["default"], schema["properties"])
+    if isinstance(schema.get("default"), Mapping):
+        # Complete, since the API server checks a default against the rules before it fills in those within it.
+        schema["default"] = _without_null(schema["default"])
+    if "description" in schema and isinstance(schema.get("default"), str | int):
+        schema["description"] += f" Default: {_text(schema['default'])}."
     return {key: schema[key] for key in sorted(schema, key=_rank)}
 
 
@@ -82,13 +86,15 @@ def _resolve(raw: Mapping[str, Any], definitions: Mapping[str, Any]) -> Schema:
     return {**base, **beside, **({VALIDATIONS: rules} if rules else {})}
 
 
-def _beyond_defaults(default: Mapping[str, Any], properties: Mapping[str, Any]) -> Schema:
-    """The default of an object without what its own fields default to: the API server fills those in."""
-    return {
-        name: value
-        for name, value in default.items()
-        if value is not None and value != properties[name].get("default") and value != {}
-    }
+def _without_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    return value
+
+
+def _text(value: str | int) -> str:
+    """A scalar as people write it in YAML; `kubectl explain` shows descriptions and no defaults."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _rank(key: str) -> tuple[int, str]:

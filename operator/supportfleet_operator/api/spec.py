@@ -32,7 +32,7 @@ class LLM(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="self.provider != 'Anthropic' || has(self.apiKeySecretRef)",
-            message="is required where provider is Anthropic",
+            message="Anthropic needs an API key",
             check=lambda llm: llm.provider != "Anthropic" or llm.api_key_secret_ref is not None,
             field_path=".apiKeySecretRef",
             reason="FieldValueRequired",
@@ -59,7 +59,7 @@ class LLM(ApiModel):
     )
     api_key_secret_ref: ApiKeySecretRef | None = Field(None, description="API key of the provider.")
     timeout_seconds: Annotated[Int32, Field(ge=1, le=30)] = Field(
-        20, description="Seconds that one call may take. A customer waits 30 at most for all of a reply."
+        20, description="Seconds that the provider has for a reply, retries included."
     )
     max_tokens: Annotated[Int32, Field(ge=1, le=64000)] = Field(1024, description="Longest reply, in tokens.")
 
@@ -141,7 +141,8 @@ class SupportAgentSpec(ApiModel):
         ),
     )
     model: Model | None = Field(
-        None, description="The model that recognises what a customer wants. Default: none, so all goes to spec.llm."
+        None,
+        description="The model that recognises what a customer wants. Default: none; a few keywords take its place.",
     )
     service: Service = Field(Service(), description="The Service that the agent is reached through.")
     autoscaling: Autoscaling | None = Field(

@@ -9,9 +9,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
+from supportfleet_operator.api.environment import EnvFromSource, EnvVar
 from supportfleet_operator.api.pod import (
-    EnvFromSource,
-    EnvVar,
     FreeObject,
     Labels,
     Resources,

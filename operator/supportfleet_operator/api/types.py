@@ -97,12 +97,9 @@ DataKey = Annotated[
     matches(r"^[-._a-zA-Z0-9]+$", "must be a key of a Secret or ConfigMap: letters, digits, '-', '_' and '.'"),
 ]
 LabelValue = Annotated[
+    # A pattern and no rule: selectors nest so deep that rules on their values would be too dear for the API server.
     str,
-    StringConstraints(max_length=63),
-    matches(
-        r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
-        "must be a label's value: at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends",
-    ),
+    StringConstraints(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"),
 ]
 Port = Annotated[Int32, Field(ge=1, le=65535)]
 HttpUrl = Annotated[

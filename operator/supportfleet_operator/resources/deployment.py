@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.api.pod import TopologySpreadConstraint
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.configmap import config_hash
@@ -80,8 +81,8 @@ def _pod(agent: SupportAgent) -> dict[str, Any]:
     }
     if agent.spec.model is not None and not keeps_claim(agent):
         spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
-    if template.affinity:
-        spec["affinity"] = template.affinity
+    if affinity := without_empty_lists(template.affinity or {}):
+        spec["affinity"] = affinity
     if constraints := _spread(agent):
         spec["topologySpreadConstraints"] = constraints
     return {

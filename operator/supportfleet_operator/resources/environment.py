@@ -1,6 +1,6 @@
 """Environment variables: the contract between the operator and the runtime.
 
-The names here and those in ``api.pod.RESERVED_ENV`` are the same set: what the operator sets, users can't.
+The names here and those in ``api.environment.RESERVED_ENV`` are the same set: what the operator sets, users can't.
 """
 
 from typing import Any, Final
@@ -96,12 +96,7 @@ def _llm(agent: SupportAgent) -> list[dict[str, Any]]:
 
 
 def _own(agent: SupportAgent) -> list[dict[str, Any]]:
-    return [_without_empty_value(env.manifest()) for env in agent.spec.template.env or ()]
-
-
-def _without_empty_value(env: dict[str, Any]) -> dict[str, Any]:
-    """The API server drops an empty value; rendering one would look like a difference for ever."""
-    return {key: value for key, value in env.items() if not (key == "value" and value == "")}
+    return [env.manifest() for env in agent.spec.template.env or ()]
 
 
 def _from_secret(name: str, secret: str, key: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from supportfleet_operator.resources.labels import AGENT, metadata
 NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 """The API server sets this label on every namespace."""
 
-DNS: Final = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+DNS_PORT: Final = 53
 
 
 def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
@@ -29,13 +29,18 @@ def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
     }
     if wanted.allow_egress is not None:
         spec["policyTypes"] = ["Ingress", "Egress"]
-        spec["egress"] = [DNS, *(rule.manifest() for rule in wanted.allow_egress)]
+        spec["egress"] = [_dns(), *(rule.manifest() for rule in wanted.allow_egress)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": metadata(agent, names.agent_name(agent)),
         "spec": spec,
     }
+
+
+def _dns() -> dict[str, Any]:
+    """Names are looked up wherever the cluster's DNS is."""
+    return {"ports": [{"protocol": protocol, "port": DNS_PORT} for protocol in ("UDP", "TCP")]}
 
 
 def _ingress(agent: SupportAgent) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""The field reference in docs/supportagent.md, rendered from the same schema as the CustomResourceDefinition."""
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+from supportfleet_operator.api import group
+from supportfleet_operator.api.agent import MAX_NAME
+from supportfleet_operator.api.rules import VALIDATIONS
+from supportfleet_operator.api.schema import Schema
+
+INTRODUCTION: Final = f"""\
+# SupportAgent
+
+`apiVersion: {group.API_VERSION}`, `kind: {group.KIND}`, short name `{group.SHORT_NAMES[0]}`.
+
+This page is generated from the models (`make crds`); `kubectl explain {group.SINGULAR}.spec` says the same in a
+terminal. The smallest agent is [examples/02-minimal.yaml](../examples/02-minimal.yaml), and
+[tests/golden](../tests/golden) shows every manifest that each example becomes.
+
+A name has at most {MAX_NAME} lower-case letters, digits and `-`, and begins with a letter. Fields that are not listed
+here are refused by `kubectl`, and so is everything that breaks a rule; the answer names the field and what is allowed.
+
+## What an agent becomes
+
+| Object | Name | When |
+|---|---|---|
+| ServiceAccount | NAME | always; it has no token and no rights |
+| ConfigMap | NAME-config | always; `agent_config.json` from `spec.config` |
+| NetworkPolicy | NAME | unless `spec.networkPolicy.enabled` is false |
+| Service | NAME | always; `spec.service.port` to the runtime's port |
+| PersistentVolumeClaim | NAME-models | with `spec.model.cache.type: PersistentVolumeClaim` and no `claimName` |
+| Job | NAME-model-HASH | with `spec.model`, unless suspended; the Deployment waits until it has verified the model |
+| Deployment | NAME | always; its replicas belong to the autoscaler where there is one |
+| PodDisruptionBudget | NAME | where there can be more than one pod |
+| HorizontalPodAutoscaler | NAME | with `spec.autoscaling`, unless suspended |
+
+All belong to the agent and are deleted with it, the claim included. Pods pass Pod Security's `restricted` level: user
+and group 65532, a read-only root filesystem, no capabilities. They can write to `/tmp`, to `/models` where the model is
+not on a claim, and to `/var/lib/supportfleet`; all of it is gone with the pod.
+
+## Fields
+"""
+
+
+def render(root: Schema) -> str:
+    """The page."""
+    sections = [INTRODUCTION]
+    seen: dict[str, str] = {}
+    for name in ("spec", "status"):
+        sections += _sections(name, root["properties"][name], seen)
+    return "\n".join(sections)
+
+
+def _sections(path: str, schema: Schema, seen: dict[str, str]) -> Iterator[str]:
+    """One section for an object, then one for each object within it that no section describes yet."""
+    lines = [f"### `{path}`", "", schema.get("description", ""), "", "| Field | Type | Description |", "|---|---|---|"]
+    required = schema.get("required", ())
+    within = []
+    for name, field in schema["properties"].items():
+        kind = _type(field) + (", required" if name in required else "")
+        description = field.get("description", "")
+        inner, inner_path = (field["items"], f"{path}.{name}[]") if "items" in field else (field, f"{path}.{name}")
+        if "properties" in inner:
+            if described := seen.get(_fields(inner)):
+                description += f" Fields as in `{described}`."
+            else:
+                seen[_fields(inner)] = inner_path
+                within.append((inner_path, inner))
+        lines.append(f"| `{name}` | {kind} | {_cell(description)} |")
+    if rules := list(_rules(schema)):
+        lines += ["", *rules]
+    yield "\n".join([*lines, ""])
+    for inner_path, inner in within:
+        yield from _sections(inner_path, inner, seen)
+
+
+def _fields(schema: Schema) -> str:
+    """The same text for objects with the same fields."""
+    return json.dumps(schema["properties"], sort_keys=True)
+
+
+def _rules(schema: Schema) -> Iterator[str]:
+    for rule in schema.get(VALIDATIONS, ()):
+        field = rule.get("fieldPath", "").removeprefix(".")
+        yield f"- `{field}`: {rule['message']}" if field else f"- {rule['message']}"
+    for name, field in schema["properties"].items():
+        for rule in field.get(VALIDATIONS, ()) if "properties" not in field else ():
+            yield f"- `{name}`: {rule['message']}"
+
+
+def _type(schema: Schema) -> str:
+    """The type in words, with its bounds."""
+    if "enum" in schema:
+        return " \\| ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("x-kubernetes-int-or-string"):
+        return "number or string"
+    if schema["type"] == "array":
+        return f"list of {_plural(_type(schema['items']))}"
+    if "additionalProperties" in schema:
+        return f"map of {_plural(_type(schema['additionalProperties']))}"
+    return str(schema["type"]) + _bounds(schema)
+
+
+def _plural(kind: str) -> str:
+    return f"{kind}s" if kind in ("object", "string", "integer") else kind
+
+
+def _bounds(schema: Schema) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f", {low} to {high}"
+    return f", {low} or more" if low is not None else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
