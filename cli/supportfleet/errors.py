@@ -1,7 +1,8 @@
 """Errors of the command line: one tree, turned into messages and exit codes in __main__ only.
 
 Every part has its own branch below SupportfleetError (ClusterError here, for the local cluster; CacheError, PinsError …
-beside what raises them)."""
+beside what raises them).
+"""
 
 
 class SupportfleetError(Exception):

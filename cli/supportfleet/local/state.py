@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from supportfleet.errors import ClusterError
+from supportfleet.errors import ClusterError, NotRootError
 from supportfleet.local.embedded import files
 
 SCHEMA = 1
@@ -41,6 +41,8 @@ class Record:
     nodes: int
     istio: bool = False
     index: int = 0
+    # Whether `up` has come to its end since this was last changed.
+    complete: bool = False
     schema: int = SCHEMA
 
 
@@ -56,6 +58,8 @@ def load(name: str) -> Record | None:
         record = Record(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise NotRootError(f"{path} can't be read", remedy="Ask as the user who made the cluster: root.") from error
     except (ValueError, TypeError) as error:
         raise DamagedStateError(path, name) from error
     if record.schema != SCHEMA:
@@ -89,15 +93,15 @@ class DamagedStateError(ClusterError):
 
 
 @contextlib.asynccontextmanager
-async def locked(name: str, *, seconds: float = LOCK_SECONDS) -> AsyncIterator[None]:
-    """Be the only one that changes this cluster."""
-    path = home() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+async def locked(name: str, *, where: Path | None = None, seconds: float = LOCK_SECONDS) -> AsyncIterator[None]:
+    """Be the only one that changes this cluster (or whatever else has this name in that folder)."""
+    path = (where or home() / "locks") / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + seconds
     while (descriptor := _try_lock(path)) is None:
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"another command has been changing cluster {name!r} for more than {seconds:.0f} s",
+                f"another command has held {path} for more than {seconds:.0f} s",
                 remedy=f"Wait for it; `fuser {path}` names its process.",
             )
         await asyncio.sleep(0.2)

@@ -96,11 +96,13 @@ class Api:
 
 
 @asynccontextmanager
-async def connect(server: str, authority: Path, identity: Pair) -> AsyncIterator[Api]:
+async def connect(
+    server: str, authority: Path, identity: Pair, *, seconds: float = REQUEST_SECONDS
+) -> AsyncIterator[Api]:
     """Speak to an API server."""
     context = ssl.create_default_context(cafile=str(authority))
     context.load_cert_chain(identity.certificate, identity.key)
-    timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=seconds)
     connector = aiohttp.TCPConnector(ssl=context)
     # A proxy of the environment leads out of this machine, and the cluster is inside it.
     async with aiohttp.ClientSession(timeout=timeout, connector=connector, trust_env=False) as session:

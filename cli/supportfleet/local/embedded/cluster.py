@@ -7,7 +7,6 @@ be different is made or started. So an interrupted `up` is resumed, and a damage
 from supportfleet.local.embedded import controlplane, files, namespaces, nodes
 from supportfleet.local.embedded.addons import ADDONS, Addon
 from supportfleet.local.embedded.api import Api, connect
-from supportfleet.local.embedded.certificates import Pair
 from supportfleet.local.embedded.context import Context, together
 from supportfleet.local.embedded.daemons import Daemon
 
@@ -50,14 +49,10 @@ def make_folders(context: Context) -> None:
 async def make_network(context: Context) -> None:
     """Namespaces and what joins them."""
     await namespaces.ensure_control(context.layout, context.addresses, context.node_numbers)
-    await together(
-        *(namespaces.ensure_node(context.layout.node(n), context.addresses) for n in context.node_numbers)
-    )
+    await together(*(namespaces.ensure_node(context.layout.node(n), context.addresses) for n in context.node_numbers))
 
 
-async def _control_plane_and_addons(
-    context: Context, api: Api, pki: controlplane.Pki, addons: list[Addon]
-) -> None:
+async def _control_plane_and_addons(context: Context, api: Api, pki: controlplane.Pki, addons: list[Addon]) -> None:
     await _start_api(context, api, pki)
     await together(
         _start_controllers(context, pki),

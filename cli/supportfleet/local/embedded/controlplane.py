@@ -39,7 +39,10 @@ AUDIT_POLICY: Mapping[str, Any] = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
-        {"level": "None", "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/metrics", "/openapi/*"]},
+        {
+            "level": "None",
+            "nonResourceURLs": ["/healthz*", "/livez*", "/readyz*", "/version", "/metrics", "/openapi/*"],
+        },
         {"level": "None", "users": ["system:apiserver"]},
         {"level": "Metadata"},
     ],

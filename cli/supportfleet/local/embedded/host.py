@@ -77,6 +77,19 @@ class Process:
         """Whether it still runs."""
         return Process.of(self.pid) == self
 
+    def resident_mebibytes(self) -> int:
+        """How much memory it holds."""
+        try:
+            pages = int((PROC / str(self.pid) / "statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+    def started_at(self) -> float:
+        """When it was started, in seconds since 1970."""
+        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted + self.start / os.sysconf("SC_CLK_TCK")
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to this process and to no other."""
         send(self.pid, number, lambda _: self.alive())

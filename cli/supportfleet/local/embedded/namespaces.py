@@ -166,5 +166,7 @@ async def ensure_mounts(node: NodeLayout) -> bool:
 
 async def _is_complete(node: NodeLayout) -> bool:
     """Whether making the namespace was not interrupted."""
-    found = await run("nsenter", f"--mount={node.pin}", "sh", "-c", "test -e /run/supportfleet-node && echo complete || :")
+    found = await run(
+        "nsenter", f"--mount={node.pin}", "sh", "-c", "test -e /run/supportfleet-node && echo complete || :"
+    )
     return found.strip() == "complete"

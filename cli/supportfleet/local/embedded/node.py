@@ -78,7 +78,7 @@ class Node:
 
 
 def containerd_config(inside: Path) -> str:
-    """containerd's config.toml."""
+    """Containerd's config.toml."""
     return f"""version = 2
 disabled_plugins = [
   "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",

@@ -1,6 +1,6 @@
 """What an addon is: processes beside the control plane, and objects in the cluster."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,4 +28,6 @@ class Addon:
     daemons: Callable[[Context], Sequence[Daemon]] = lambda _context: ()
     # What can be done meanwhile.
     prepare: Callable[[Context], Coroutine[Any, Any, None]] = _nothing
+    # What `status` says of it.
+    facts: Callable[[Context], Mapping[str, Any]] = lambda _context: {}
     wanted: Callable[[Context], bool] = _always

@@ -1,0 +1,31 @@
+"""What a cluster is made from: Debian packages, programs and images, each made once and kept in the cache."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from supportfleet.local import binaries, images, packages
+from supportfleet.local.progress import Progress
+
+# Images that a node itself needs: the sandbox of every pod, and a shell for the helper pods of volumes.
+NODE_IMAGES = ("pause", "base")
+PROJECT_IMAGES = ("operator", "agent")
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Where everything is."""
+
+    programs: Mapping[str, Path]
+    archives: Mapping[str, Path]
+
+
+async def gather(wanted: Iterable[str], *, istio: bool, assume_yes: bool, progress: Progress) -> Materials:
+    """Have programs and the wanted images in the cache."""
+    await packages.ensure_packages(packages.CLUSTER_PACKAGES, progress=progress, assume_yes=assume_yes)
+    groups = ["core", "istio"] if istio else ["core"]
+    async with asyncio.TaskGroup() as group:
+        programs = group.create_task(binaries.ensure(groups, progress=progress))
+        archives = group.create_task(images.build(list(wanted), progress=progress))
+    return Materials(programs.result(), archives.result())
