@@ -55,7 +55,7 @@ class SupportAgent(ApiModel):
                 "must be lower-case letters, digits and '-', beginning with a letter: "
                 "the agent's Service has the same name"
             ),
-            check=lambda agent: re.search(NAME, agent.metadata.name) is not None,
+            check=lambda agent: re.fullmatch(NAME, agent.metadata.name) is not None,
             field_path=".metadata.name",
         ),
     )

@@ -97,13 +97,20 @@ def _column(name: str, kind: str, path: str, priority: int, description: str) ->
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists indented below their key, and no anchors: what people and kustomize read best."""
+    """Lists indented below their key, texts of several lines as such, and no anchors: as people write YAML."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002, ARG002 - PyYAML's signature
         super().increase_indent(flow, indentless=False)
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
+
+
+def _text(dumper: _Dumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def to_yaml(*manifests: dict[str, Any]) -> str:

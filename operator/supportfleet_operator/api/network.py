@@ -1,5 +1,6 @@
 """``spec.service`` and ``spec.networkPolicy``: how customers' traffic reaches an agent, and whose may."""
 
+from ipaddress import ip_network
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
@@ -23,7 +24,19 @@ class Service(ApiModel):
     )
 
 
-Cidr = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+def _is_cidr(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "/" in text
+
+
+Cidr = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64),
+    Rule(cel="isCIDR(self)", message="must be a range of addresses, such as 10.0.0.0/8", check=_is_cidr),
+]
 
 
 class IPBlock(ApiModel):

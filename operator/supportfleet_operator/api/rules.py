@@ -76,7 +76,7 @@ def matches(pattern: str, message: str, *, field_path: str = "") -> Rule:
     return Rule(
         cel=f"self.matches(r'{pattern}')",
         message=message,
-        check=lambda text: compiled.search(text) is not None,
+        check=lambda text: compiled.fullmatch(text) is not None,
         field_path=field_path,
     )
 

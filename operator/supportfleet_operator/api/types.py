@@ -30,11 +30,10 @@ _SUFFIXES: Final = {
 def quantity(value: int | str) -> Decimal:
     """The number that a Kubernetes quantity means, so that 1000m equals 1 and 1Gi equals 1024Mi."""
     text = str(value)
-    digits = text.rstrip("numkKMGTPEi")
-    suffix = text[len(digits) :]
-    if suffix not in _SUFFIXES:
+    if not re.fullmatch(QUANTITY_PATTERN, text, re.ASCII):
         raise ValueError(f"{text!r} is not a quantity: write a number with a suffix such as 500m, 2, 512Mi or 1Gi")
-    return Decimal(digits) * _SUFFIXES[suffix]
+    digits = text.rstrip("numkKMGTPEi")
+    return Decimal(digits) * _SUFFIXES[text[len(digits) :]]
 
 
 def _int_or_string(pattern: str, maximum: int) -> Any:
@@ -53,7 +52,7 @@ def _checked(pattern: str, message: str) -> Callable[[int | str], int | str]:
     compiled = re.compile(pattern, re.ASCII)
 
     def check(value: int | str) -> int | str:
-        if isinstance(value, str) and not compiled.search(value):
+        if isinstance(value, str) and not compiled.fullmatch(value):
             raise PydanticCustomError("int_or_string", "{message}", {"message": message})
         return value
 
@@ -119,5 +118,5 @@ def label_keys(what: str) -> Rule:
     return Rule(
         cel=f"self.all(key, key.matches(r'{LABEL_KEY}'))",
         message=f"every key must be {what}: at most 63 letters, digits, '-', '_' and '.', after a DNS prefix or none",
-        check=lambda labels: all(re.search(LABEL_KEY, key) for key in labels),
+        check=lambda labels: all(re.fullmatch(LABEL_KEY, key) for key in labels),
     )

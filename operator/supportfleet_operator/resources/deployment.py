@@ -73,14 +73,11 @@ def _pod(agent: SupportAgent) -> dict[str, Any]:
     annotations = {**(template.annotations or {}), CONFIG_HASH: config_hash(agent)}
     if agent.spec.model is not None:
         annotations[MODEL_DIGEST] = agent.spec.model.digest
-    spec = {
-        **pod_basics(agent),
-        "terminationGracePeriodSeconds": template.termination_grace_period_seconds,
-        "containers": [_agent_container(agent)],
-        "volumes": _volumes(agent),
-    }
+    spec = {**pod_basics(agent), "terminationGracePeriodSeconds": template.termination_grace_period_seconds}
     if agent.spec.model is not None and not keeps_claim(agent):
         spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
+    spec["containers"] = [_agent_container(agent)]
+    spec["volumes"] = _volumes(agent)
     if affinity := without_empty_lists(template.affinity or {}):
         spec["affinity"] = affinity
     if constraints := _spread(agent):
