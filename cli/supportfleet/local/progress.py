@@ -8,6 +8,7 @@ On a terminal one live block shows what runs; elsewhere (a log, CI) a plain line
 every 30 seconds says that work goes on. The state and the estimates are plain values; only `Progress` draws.
 """
 
+import asyncio
 import contextlib
 import json
 import os
@@ -124,6 +125,26 @@ class Progress:
         self._ticker: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hide()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to a question; work goes on."""
+        shown = self._live is not None or self._ticker is not None
+        self._hide()
+        try:
+            yield
+        finally:
+            if shown:
+                self._show()
+
+    def _show(self) -> None:
         if self._console.is_terminal:
             self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=2, transient=True)
             self._live.start()
@@ -131,11 +152,8 @@ class Progress:
             self._stop.clear()
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _hide(self) -> None:
         if self._live:
             self._live.stop()
             self._live = None
@@ -165,6 +183,9 @@ class Progress:
         try:
             yield step
             outcome, style = "done in", "green"
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            outcome, style = "stopped after", "yellow"
+            raise
         finally:
             took = self._clock() - step.started
             with self._lock:
