@@ -1,0 +1,95 @@
+"""The command ``supportfleet-runtime``: one image, its roles by subcommand.
+
+Only the subcommand that runs is imported, so that ``serve`` starts without the training libraries and ``sync-model``
+without the server's. Exit codes: 0 done, 1 failed, 2 the configuration or the content is wrong, 3 something is out of
+reach and worth another try.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final, Protocol, cast
+
+from supportfleet_runtime.errors import ConfigurationError
+
+WRONG: Final = 2
+LOG_LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
+
+
+class Command(Protocol):
+    """The module of a subcommand that another part brings."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add its own arguments."""
+        ...
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+        ...
+
+
+OWN: Final = MappingProxyType(
+    {
+        "serve": "run gateway and worker in one process",
+        "migrate": "bring the database's schema up to date",
+    }
+)
+OTHERS: Final = MappingProxyType(
+    {
+        "train": ("supportfleet_runtime.nlu.train_command", "train an intent model from labelled texts"),
+        "publish-model": ("supportfleet_runtime.models.publish_command", "upload a model, and print its digest"),
+        "sync-model": ("supportfleet_runtime.models.sync_command", "fetch the configured model and verify it"),
+        "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
+    }
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; its exit code."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(prog="supportfleet-runtime", description="The runtime of a SupportAgent.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in OWN.items():
+        commands.add_parser(name, help=summary, description=summary)
+    chosen: Command | None = None
+    for name, (path, summary) in OTHERS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if given[:1] == [name]:
+            chosen = cast("Command", importlib.import_module(path))
+            chosen.add_arguments(command)
+    arguments = parser.parse_args(given)
+    try:
+        return _run_other(chosen, arguments) if chosen else _run_own(arguments.command)
+    except ConfigurationError as error:
+        lines = ["The configuration can't be used; nothing was started:", *(f"  - {it}" for it in error.problems)]
+        sys.stderr.write("\n".join(lines) + "\n")
+        return WRONG
+
+
+def _run_other(command: Command, arguments: argparse.Namespace) -> int:
+    from supportfleet_runtime.observability.logs import configure_logging  # noqa: PLC0415 - only for what runs
+
+    level = os.environ.get("LOG_LEVEL", "").lower()
+    configure_logging(level if level in LOG_LEVELS else "info")
+    return command.run(arguments)
+
+
+def _run_own(command: str) -> int:
+    from supportfleet_runtime import config  # noqa: PLC0415 - only for what runs
+    from supportfleet_runtime.observability.logs import configure_logging  # noqa: PLC0415
+
+    configuration = config.load(os.environ)
+    settings = configuration.settings
+    configure_logging(settings.log_level, scope=settings.scope, pod=settings.pod_name)
+    from supportfleet_runtime import serve  # noqa: PLC0415
+
+    return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Claude, through the ``anthropic`` SDK.
+
+This module owns the retries (the SDK's are switched off) and one time limit that spans them all: another try is made
+only where the service says that it may help, after the pause it asks for, and only if the limit leaves room.
+The SDK takes a second to import and 20 MB, so only an agent with a key imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import anthropic
+import structlog
+from anthropic.types import Message, TextBlock
+from anthropic.types.assistant_message_param import AssistantMessageParam
+from anthropic.types.user_message_param import UserMessageParam
+
+from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
+from supportfleet_runtime.errors import ProviderError
+
+log = structlog.get_logger()
+
+RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 8.0
+
+
+@dataclass(frozen=True)
+class ClaudeSettings:
+    """Which model, where, and how long it may take. ``timeout`` spans all tries."""
+
+    api_key: str
+    base_url: str
+    model: str
+    timeout: float
+    retries: int
+    max_tokens: int
+
+
+def pause_before_retry(error: ProviderError, tries: int, left: float, chance: float) -> float | None:
+    """How long to wait before the next try, or ``None`` where there should be none. Pure.
+
+    ``chance`` (0 to 1) spreads retries out, so that agents that failed together don't come back together.
+    """
+    if not error.retryable:
+        return None
+    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tries - 1)) * (0.5 + chance / 2)
+    pause = max(backoff, error.retry_after or 0.0)
+    return pause if pause < left else None
+
+
+class ClaudeProvider:
+    """A language model that really is one."""
+
+    def __init__(
+        self,
+        settings: ClaudeSettings,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._sleep = sleep
+        self._chance = chance
+        self._client = anthropic.AsyncAnthropic(
+            api_key=settings.api_key,
+            base_url=settings.base_url,
+            max_retries=0,
+            timeout=settings.timeout,
+        )
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Ask, and ask again where that may help, until the time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                for tries in range(1, self._settings.retries + 2):
+                    try:
+                        return await self._ask(prompt)
+                    except ProviderError as error:
+                        pause = pause_before_retry(error, tries, deadline - loop.time(), self._chance())
+                        if pause is None or tries > self._settings.retries:
+                            raise
+                        log.info("provider_retry", reason=error.reason, tries=tries, pause=round(pause, 3))
+                        await self._sleep(pause)
+        except TimeoutError:
+            raise ProviderError("timeout", f"no reply within {self._settings.timeout:g} s") from None
+        raise AssertionError("the last try returns or raises")  # pragma: no cover
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _ask(self, prompt: Prompt) -> Completion:
+        try:
+            message = await self._client.messages.create(
+                model=self._settings.model,
+                max_tokens=self._settings.max_tokens,
+                system=prompt.system,
+                messages=[_param(said) for said in prompt.utterances],
+            )
+        except anthropic.APIStatusError as error:
+            raise _of_status(error) from error
+        except anthropic.APIConnectionError as error:
+            raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
+        except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
+            raise ProviderError("malformed", type(error).__name__) from error
+        return _completion(message)
+
+
+def _param(said: Utterance) -> UserMessageParam | AssistantMessageParam:
+    if said.role == "user":
+        return UserMessageParam(role="user", content=said.text)
+    return AssistantMessageParam(role="assistant", content=said.text)
+
+
+def _of_status(error: anthropic.APIStatusError) -> ProviderError:
+    status = error.status_code
+    reasons = {
+        401: "authentication",
+        403: "authentication",
+        404: "unknown_model",
+        429: "rate_limited",
+        529: "overloaded",
+    }
+    should = error.response.headers.get("x-should-retry")
+    retryable = should == "true" or (should != "false" and (status in RETRYABLE_STATUSES or status >= 500))  # noqa: PLR2004
+    return ProviderError(
+        reasons.get(status, "server_error" if status >= 500 else "refused"),  # noqa: PLR2004 - HTTP's classes
+        f"HTTP {status}",
+        retry_after=_seconds(error.response.headers.get("retry-after")),
+        retryable=retryable,
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        seconds = float(retry_after) if retry_after is not None else None
+    except ValueError:  # a date: the API sends seconds, and our own pause will do
+        return None
+    return seconds if seconds is not None and 0 <= seconds < float("inf") else None
+
+
+def _completion(message: Message) -> Completion:
+    """The reply's text, where the answer is what the API documents: the SDK does not check."""
+    if not isinstance(message, Message) or not isinstance(message.content, list):
+        raise ProviderError("malformed", "the answer is no message")
+    if message.stop_reason == "refusal":
+        raise ProviderError("refusal", "the model declined to answer")
+    text = "".join(block.text for block in message.content if isinstance(block, TextBlock)).replace("\x00", "").strip()
+    if not text:
+        raise ProviderError("empty", f"the answer holds no text (stop reason {message.stop_reason})")
+    usage = message.usage
+    return Completion(text, message.model, _tokens(usage, "input_tokens"), _tokens(usage, "output_tokens"))
+
+
+def _tokens(usage: object, field: Literal["input_tokens", "output_tokens"]) -> int:
+    value = getattr(usage, field, 0)
+    return value if isinstance(value, int) and value >= 0 else 0

@@ -1,0 +1,44 @@
+"""What the agent needs of a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One side's contribution."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is shown. The last utterance is the customer's."""
+
+    system: str
+    utterances: tuple[Utterance, ...]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model said, and what that took."""
+
+    text: str
+    model: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Provider(Protocol):
+    """A language model. It owns its retries and its time limit."""
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """The reply; raises ``ProviderError`` where there is none, and nothing else."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,59 @@
+"""A turn of a conversation: what the agent is given, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from supportfleet_runtime.agent.rules.case import Pending
+
+GENERIC_LEVEL = 4
+"""The last rung of the fallback ladder: the generic message."""
+
+
+class Source(StrEnum):
+    """Who found the answer."""
+
+    RULES = "rules"
+    MODEL = "model"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """An earlier turn. ``reply`` is ``None`` where none was ever given."""
+
+    text: str
+    reply: str | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A customer's message in its conversation."""
+
+    task_id: str
+    conversation_id: str
+    customer_id: str
+    number: int
+    text: str
+    received_at: datetime
+    history: tuple[Exchange, ...] = ()
+    pending: Pending | None = None
+    escalated: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the agent replies, and what becomes of the conversation."""
+
+    text: str
+    intent: str
+    confidence: float
+    source: Source
+    model: str | None = None
+    tools_enabled: bool = False
+    fallback_level: int = 0
+    pending: Pending | None = None
+    escalate: bool = False
+    """A person is called now; that a conversation already was with one shows in the conversation."""

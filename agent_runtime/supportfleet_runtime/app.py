@@ -1,0 +1,259 @@
+"""The application: every part wired, opened and closed here.
+
+It is gateway and worker in one process. The HTTP server answers at once; what it needs is brought up behind it
+(schema, then model, then worker), and /readyz says how far it is. So a database that is down at the start is waited
+for, not crashed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from supportfleet_runtime.agent.agent import Agent
+from supportfleet_runtime.agent.model import IntentModel
+from supportfleet_runtime.agent.providers import Provider
+from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
+from supportfleet_runtime.config import Configuration, Settings, default_database_path
+from supportfleet_runtime.conversations.answering import Answering
+from supportfleet_runtime.conversations.intake import Intake
+from supportfleet_runtime.conversations.turns import Turns
+from supportfleet_runtime.conversations.views import Views
+from supportfleet_runtime.conversations.waiters import Waiters
+from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.gateway.keys import key_middleware
+from supportfleet_runtime.gateway.measuring import measuring_middleware
+from supportfleet_runtime.gateway.problems import problem_middleware
+from supportfleet_runtime.gateway.routes import Gateway
+from supportfleet_runtime.gateway.schema import MAX_BODY
+from supportfleet_runtime.health import Check, database_check
+from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.queue.sql import SqlQueue
+from supportfleet_runtime.queue.wakeup import Wakeup
+from supportfleet_runtime.queue.worker import Worker, WorkerSettings
+from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.migrate import migrate
+from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl, parse_database_url
+
+log = structlog.get_logger()
+
+LEASE_SECONDS: Final = 30.0
+MIGRATION_PAUSE: Final = 2.0
+WORKER_GRACE: Final = 5.0
+
+
+def utc_now() -> datetime:
+    """The clock."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Progress:
+    """How far the process has come up."""
+
+    schema: str | None = "the database's schema is not checked yet"
+    worker: str | None = "the worker has not started yet"
+    draining: bool = False
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: bool = False
+    """Whether a background task ended by itself: a bug, and a restart cures what it can."""
+
+
+@dataclass
+class Parts:
+    """What an application is made of; ``build`` makes it, ``lifetime`` opens and closes it."""
+
+    settings: Settings
+    database: Database
+    queue: SqlQueue
+    wakeup: Wakeup
+    waiters: Waiters
+    model: IntentModel
+    provider: Provider
+    worker: Worker
+    metrics: Metrics
+    progress: Progress = field(default_factory=Progress)
+
+
+PARTS: Final = web.AppKey("parts", Parts)
+
+
+def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now) -> web.Application:
+    """The application. Nothing is opened before it starts."""
+    settings = configuration.settings
+    metrics = Metrics()
+    database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
+    lease = min(LEASE_SECONDS, settings.queue_visibility)
+    queue = SqlQueue(database, settings.queue, lease=lease, now=now)
+    wakeup = Wakeup()
+    views = Views(database, settings.scope)
+    waiters = Waiters(views.replies)
+    model = IntentModel(settings.model_dir, settings.model_digest)
+    provider = make_provider(settings)
+    agent = Agent(configuration.agent, lambda: model.classifier, provider, metrics, now)
+    turns = Turns(database, queue, waiters, window=configuration.agent.history.max_turns, now=now)
+    answering = Answering(agent, turns, metrics)
+    worker = Worker(
+        queue=queue,
+        handle=answering.handle,
+        give_up=answering.give_up,
+        wakeup=wakeup,
+        settings=WorkerSettings(settings.queue_batch, settings.queue_visibility, lease, settings.queue_max_tries),
+        metrics=metrics,
+    )
+    parts = Parts(settings, database, queue, wakeup, waiters, model, provider, worker, metrics)
+    gateway = Gateway(
+        intake=Intake(database, queue, settings.scope, wakeup),
+        waiters=waiters,
+        views=views,
+        metrics=metrics,
+        depth=queue.depth,
+        checks=checks(parts),
+        is_open=lambda: parts.progress.schema is None,
+        limit=settings.api_timeout_seconds,
+        patience=2 * settings.db_timeout,
+        now=now,
+    )
+    return _application(parts, gateway)
+
+
+def database_url(settings: Settings) -> DatabaseUrl:
+    """The database that is configured, or a file where one can be written."""
+    if settings.database_url is not None:
+        return parse_database_url(settings.database_url.get_secret_value())
+    path, lasting = default_database_path()
+    if lasting:
+        log.info("database_defaulted", path=str(path))
+    else:
+        log.warning("database_is_temporary", path=str(path), remedy="set DATABASE_URL, or give it a writable folder")
+    return DatabaseUrl(DatabaseKind.SQLITE, str(path))
+
+
+def make_provider(settings: Settings) -> Provider:
+    """Claude where it is configured, else the script."""
+    if not settings.uses_claude or settings.anthropic_api_key is None:
+        return ScriptedProvider()
+    from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings  # noqa: PLC0415 - see there
+
+    return ClaudeProvider(
+        ClaudeSettings(
+            api_key=settings.anthropic_api_key.get_secret_value(),
+            base_url=settings.anthropic_base_url,
+            model=settings.claude_model,
+            timeout=settings.claude_timeout,
+            retries=settings.claude_retries,
+            max_tokens=settings.claude_max_tokens,
+        )
+    )
+
+
+def checks(parts: Parts) -> dict[str, Check]:
+    """What must be right before customers are sent here."""
+
+    def of(problem: Callable[[], str | None]) -> Check:
+        async def run() -> str | None:
+            return problem()
+
+        return run
+
+    progress = parts.progress
+    return {
+        "database": database_check(parts.database),
+        "schema": of(lambda: progress.schema),
+        "model": of(lambda: parts.model.problem),
+        "worker": of(lambda: progress.worker),
+        "draining": of(lambda: "the process is stopping" if progress.draining else None),
+    }
+
+
+def _application(parts: Parts, gateway: Gateway) -> web.Application:
+    keys = parts.settings.keys
+    app = web.Application(
+        middlewares=[
+            measuring_middleware(parts.metrics),
+            problem_middleware,
+            *([key_middleware(keys)] if keys else []),
+        ],
+        client_max_size=MAX_BODY,
+    )
+    app[PARTS] = parts
+    gateway.add_routes(app)
+    app.on_shutdown.append(_start_draining)
+    app.cleanup_ctx.append(lifetime)
+    return app
+
+
+async def _start_draining(app: web.Application) -> None:
+    app[PARTS].progress.draining = True
+
+
+async def lifetime(app: web.Application) -> AsyncIterator[None]:
+    """Run what works behind the gateway, for as long as it serves."""
+    parts = app[PARTS]
+    background = [
+        asyncio.create_task(bring_up(parts)),
+        asyncio.create_task(parts.waiters.run()),
+        asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
+    ]
+    for task in background:
+        task.add_done_callback(lambda task: _must_not_fail(task, parts.progress))
+    yield
+    try:
+        await parts.worker.stop(WORKER_GRACE)
+    except StorageError as error:
+        log.warning("leases_not_released", reason=str(error))  # they run out
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+    await parts.provider.close()
+    await parts.database.close()
+
+
+async def bring_up(parts: Parts) -> None:
+    """Schema, model, worker: each once what it needs is there."""
+    await _migrate(parts)
+    classifier = await parts.model.load()
+    info = classifier.info
+    parts.metrics.use_model(info.version, info.digest, info.labels)
+    parts.progress.worker = None
+    log.info("ready", scope=parts.settings.scope, queue=parts.queue.name, database=parts.database.kind.value)
+    parts.progress.ready.set()
+    await parts.worker.run()
+
+
+async def _migrate(parts: Parts) -> None:
+    while parts.progress.schema is not None:
+        try:
+            await migrate(parts.database)
+            parts.progress.schema = None
+        except StorageError as error:
+            parts.progress.schema = str(error)
+            log.warning("schema_not_ready", exc_info=error)
+            await asyncio.sleep(MIGRATION_PAUSE)
+
+
+def _hearing(parts: Parts) -> Callable[[str, str], None]:
+    """What is done about other processes' signals."""
+
+    def hear(kind: str, subject: str) -> None:
+        if kind == signals.WORK and subject == parts.queue.name:
+            parts.wakeup.notify()
+        elif kind == signals.DONE:
+            parts.waiters.hear(frozenset(subject.split(",")))
+
+    return hear
+
+
+def _must_not_fail(task: asyncio.Task[None], progress: Progress) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("background_task_failed", exc_info=task.exception())
+        progress.failed = True
+        progress.stop.set()

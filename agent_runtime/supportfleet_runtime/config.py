@@ -1,0 +1,279 @@
+"""Settings: the environment, read once, checked as a whole before anything starts.
+
+``load`` is a pure function of the environment and the files it names. It finds every problem, not the first, and says
+of each which variable is wrong, why, and what to set. The values of secrets appear in no message; each may be given
+by a file instead (``DATABASE_URL_FILE``), as Kubernetes and Docker mount them. An empty variable counts as unset.
+
+``docs/runtime.md`` holds the table that ``reference()`` renders; a test keeps them in step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
+from supportfleet_runtime.errors import ConfigurationError, Problem
+from supportfleet_runtime.storage.url import parse_database_url
+
+DEFAULT_DATA_DIR: Final = Path("/var/lib/supportfleet")
+DEFAULT_CONFIG_DIR: Final = Path("/etc/supportfleet")
+DATABASE_FILE: Final = "supportfleet.db"
+MAX_SECRET_FILE_BYTES: Final = 64 * 1024
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+LlmProvider = Literal["auto", "anthropic", "scripted"]
+Lowercase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+
+
+def setting(default: Any, expects: str, meaning: str, **constraints: Any) -> Any:
+    """A field, with what a valid value looks like (the remedy when one isn't) and what it does (the reference)."""
+    return Field(default, description=meaning, json_schema_extra={"expects": expects}, **constraints)
+
+
+class Settings(BaseModel):
+    """What the environment says. A field's variable is its name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    api_host: str = setting("0.0.0.0", "an address to listen on", "Interface of the HTTP server.")  # noqa: S104 - pods are reached from outside
+    api_port: int = setting(
+        8080, "a port from 0 to 65535", "Port of the HTTP server (0: any free one).", ge=0, le=65535
+    )
+    api_timeout_seconds: float = setting(
+        30.0,
+        "seconds from 0 to 300",
+        "How long a customer's request waits for the reply; after that it gets 202 and a task to ask for.",
+        ge=0,
+        le=300,
+    )
+    api_keys: SecretStr | None = setting(
+        None,
+        "one or more keys of at least 16 characters, separated by commas or line breaks",
+        "Callers must send one of these as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Unset: open.",
+    )
+    anthropic_api_key: SecretStr | None = setting(
+        None, "an Anthropic API key", "Key for Claude; without it the scripted provider answers."
+    )
+    anthropic_base_url: str = setting(
+        "https://api.anthropic.com",
+        "an http:// or https:// address",
+        "Where the Messages API is.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    llm_provider: Annotated[LlmProvider, Lowercase] = setting(
+        "auto", "auto, anthropic or scripted", "Who answers what rules can't; `auto`: Claude where there is a key."
+    )
+    claude_model: str = setting(
+        "claude-haiku-5-5", "a model's name", "Model that answers.", min_length=1, max_length=200
+    )
+    claude_timeout: float = setting(
+        20.0, "seconds above 0, up to 300", "Time the model has for a reply, retries included.", gt=0, le=300
+    )
+    claude_retries: int = setting(
+        3, "a whole number from 0 to 10", "Tries after the first, within CLAUDE_TIMEOUT.", ge=0, le=10
+    )
+    claude_max_tokens: int = setting(
+        1024, "a whole number from 1 to 64000", "Longest reply in tokens.", ge=1, le=64_000
+    )
+    database_url: SecretStr | None = setting(
+        None,
+        "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or sqlite:///FILE",
+        "Where conversations and the queue live. Unset: SQLite in /var/lib/supportfleet, ./data or a temporary folder.",
+    )
+    db_pool: int = setting(20, "a whole number from 2 to 200", "Most connections to the database.", ge=2, le=200)
+    db_timeout: float = setting(
+        5.0, "seconds above 0, up to 60", "Longest wait for a connection or a statement.", gt=0, le=60
+    )
+    queue_name: str | None = setting(
+        None,
+        "up to 200 characters",
+        "Queue that messages go to and workers take from. Unset: POD_NAMESPACE/AGENT_NAME.",
+        max_length=200,
+    )
+    queue_batch: int = setting(100, "a whole number from 1 to 1000", "Most messages worked at once.", ge=1, le=1000)
+    queue_visibility: float = setting(
+        300.0,
+        "seconds from 5 to 3600",
+        "Longest time one attempt at a message may take. (A crashed worker's messages come back sooner: see Queue.)",
+        ge=5,
+        le=3600,
+    )
+    queue_max_tries: int = setting(
+        5, "a whole number from 1 to 100", "Attempts before a message is dead-lettered.", ge=1, le=100
+    )
+    model_dir: Path = setting(Path("/models"), "a folder", "Where `sync-model` puts models.")
+    model_digest: str | None = setting(
+        None,
+        "sha256: and 64 hexadecimal digits",
+        "Model that must be loaded before the pod is ready. Unset: MODEL_DIR/current, else built-in keywords.",
+        pattern=r"^sha256:[0-9a-f]{64}$",
+    )
+    config_dir: Path = setting(DEFAULT_CONFIG_DIR, "a folder", "Where a relative CONFIG_FILE is looked up.")
+    config_file: Path | None = setting(
+        None, "a JSON file", "The agent's configuration. Unset: agent_config.json in CONFIG_DIR, where there is one."
+    )
+    agent_name: str = setting("default", "up to 63 characters", "The SupportAgent's name.", max_length=63)
+    pod_namespace: str = setting("default", "up to 63 characters", "The SupportAgent's namespace.", max_length=63)
+    pod_name: str = setting("local", "up to 253 characters", "This pod, in logs.", max_length=253)
+    log_level: Annotated[LogLevel, Lowercase] = setting(
+        "info", f"{', '.join(get_args(LogLevel))}", "Least severe event that is logged."
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(len(key) < 16 for key in split_keys(value)):  # noqa: PLR2004 - said in the setting
+            raise ValueError("a key is shorter than 16 characters")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_known(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_database_url(value.get_secret_value())
+        return value
+
+    @property
+    def scope(self) -> str:
+        """The agent whose conversations these are: agents may share a database."""
+        return f"{self.pod_namespace}/{self.agent_name}"
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self.queue_name or self.scope
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys that callers may use; none: the API is open."""
+        return split_keys(self.api_keys) if self.api_keys else ()
+
+    @property
+    def uses_claude(self) -> bool:
+        """Whether Claude answers what rules can't."""
+        return self.llm_provider == "anthropic" or (self.llm_provider == "auto" and self.anthropic_api_key is not None)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that was configured: the process's settings and the agent's."""
+
+    settings: Settings
+    agent: AgentSettings
+
+
+def split_keys(keys: SecretStr) -> tuple[str, ...]:
+    """The keys in a list separated by commas or white space."""
+    return tuple(keys.get_secret_value().replace(",", " ").split())
+
+
+def load(environ: Mapping[str, str]) -> Configuration:
+    """Read and check everything, or raise ``ConfigurationError`` with all that is wrong."""
+    problems: list[Problem] = []
+    given = {name: value for name, value in environ.items() if value.strip()}
+    values = dict(_from_files(given, problems))
+    values |= {name.lower(): given[name] for name in _variables() if name in given}
+    settings = _validate(values, problems)
+    file, folder = values.get("config_file"), values.get("config_dir", DEFAULT_CONFIG_DIR)
+    agent, found = read_agent_settings(Path(file) if file else None, Path(folder))
+    problems += found
+    if settings is not None:
+        problems += _contradictions(settings)
+    if settings is None or problems:
+        raise ConfigurationError(problems)
+    return Configuration(settings, agent)
+
+
+def default_database_path(data: Path = DEFAULT_DATA_DIR, local: Path = Path("data")) -> tuple[Path, bool]:
+    """The SQLite file of an unconfigured process, and whether its folder lasts longer than the process."""
+    if data.is_dir() and _writable(data):
+        return data / DATABASE_FILE, True
+    with contextlib.suppress(OSError):  # where it can't be made it can't be written either
+        local.mkdir(exist_ok=True)
+    if _writable(local):
+        return local / DATABASE_FILE, True
+    return Path(tempfile.mkdtemp(prefix="supportfleet-")) / DATABASE_FILE, False
+
+
+def reference() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| Variable | Default | Expects | What it does |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{_plain(field.default)}`"
+        variable = f"`{name.upper()}`" + (" (or `_FILE`)" if name in _secrets() else "")
+        rows.append(f"| {variable} | {default} | {_expects(name)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def _validate(values: dict[str, str], problems: list[Problem]) -> Settings | None:
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0])
+            shown = "" if name in _secrets() else f" (it is {str(detail['input'])[:80]!r})"
+            message = detail["msg"].removeprefix("Value error, ")
+            problems.append(Problem(name.upper(), f"{message}{shown}", f"set it to {_expects(name)}"))
+        return None
+
+
+def _from_files(given: Mapping[str, str], problems: list[Problem]) -> Iterator[tuple[str, str]]:
+    """The secrets that are given by file."""
+    for name in _secrets():
+        variable = f"{name.upper()}_FILE"
+        if variable not in given:
+            continue
+        if name.upper() in given:
+            problems.append(Problem(variable, f"{name.upper()} is set as well", "set one of the two"))
+            continue
+        try:
+            with Path(given[variable]).open("rb") as file:
+                value = file.read(MAX_SECRET_FILE_BYTES).decode().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            problems.append(Problem(variable, f"{given[variable]} can't be read: {reason}", "name a readable file"))
+            continue
+        if value:
+            yield name, value
+        else:
+            problems.append(Problem(variable, f"{given[variable]} is empty", f"put into it {_expects(name)}"))
+
+
+def _contradictions(settings: Settings) -> Iterator[Problem]:
+    """What is right in each setting, yet not in all of them together."""
+    if settings.llm_provider == "anthropic" and settings.anthropic_api_key is None:
+        yield Problem(
+            "ANTHROPIC_API_KEY", "LLM_PROVIDER=anthropic needs it and it is not set", "set it, or LLM_PROVIDER=scripted"
+        )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _variables() -> list[str]:
+    return [name.upper() for name in Settings.model_fields]
+
+
+def _secrets() -> list[str]:
+    return [name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None]
+
+
+def _expects(name: str) -> str:
+    extra = Settings.model_fields[name].json_schema_extra
+    return str(extra["expects"]) if isinstance(extra, dict) else "a valid value"
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Conversations: taking a customer's message in, giving the agent its turn, keeping the reply."""

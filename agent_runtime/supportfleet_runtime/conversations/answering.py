@@ -1,0 +1,39 @@
+"""What a worker does with a lease: read the turn, have the agent answer it, store the answer."""
+
+from __future__ import annotations
+
+from supportfleet_runtime.agent.agent import Agent
+from supportfleet_runtime.agent.turn import Answer, Turn
+from supportfleet_runtime.conversations.turns import Answered, Turns
+from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.queue.port import Lease
+
+
+class Answering:
+    """The worker's handler."""
+
+    def __init__(self, agent: Agent, turns: Turns, metrics: Metrics) -> None:
+        self._agent = agent
+        self._turns = turns
+        self._metrics = metrics
+
+    async def handle(self, lease: Lease) -> None:
+        """Answer a turn."""
+        turn = await self._turns.load(lease.id)
+        answer = await self._agent.answer(turn)
+        await self._store(lease, turn, answer, dead=False)
+
+    async def give_up(self, lease: Lease) -> None:
+        """End a turn that can't be answered: the customer gets the generic reply."""
+        turn = await self._turns.load(lease.id)
+        await self._store(lease, turn, self._agent.generic(), dead=True)
+
+    async def _store(self, lease: Lease, turn: Turn, answer: Answer, *, dead: bool) -> None:
+        held = await self._turns.store(Answered(lease, turn, answer, dead=dead))
+        if not held:
+            self._metrics.tasks.labels(outcome="lost").inc()
+            return
+        self._metrics.tasks.labels(outcome="dead" if dead else "done").inc()
+        self._metrics.fallbacks.labels(level=str(answer.fallback_level)).inc()
+        if answer.escalate and not turn.escalated:
+            self._metrics.escalations.inc()

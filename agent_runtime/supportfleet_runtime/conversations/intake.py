@@ -1,0 +1,109 @@
+"""Taking messages in: a message and its task are stored together, and only then is it accepted.
+
+Messages that arrive together share a transaction. A conversation's row gives out its turns' numbers, and is locked
+while it does, so turns are in order whichever pods the messages reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import insert, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from supportfleet_runtime.conversations.records import Incoming
+from supportfleet_runtime.errors import NotFoundError
+from supportfleet_runtime.queue.port import Queue, QueueItem
+from supportfleet_runtime.queue.wakeup import Wakeup
+from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage.batcher import Batcher
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.schema import CUSTOMER, conversations, messages
+
+
+class Intake:
+    """Accepts messages for one agent (``scope``). Other processes are told only where this one's worker has no room."""
+
+    def __init__(self, database: Database, queue: Queue, scope: str, wakeup: Wakeup) -> None:
+        self._database = database
+        self._queue = queue
+        self._scope = scope
+        self._wakeup = wakeup
+        self._batcher: Batcher[Incoming, None] = Batcher(self._store)
+
+    async def accept(self, incoming: Incoming) -> None:
+        """Store the message and its task; raises ``NotFoundError`` where the conversation isn't this customer's."""
+        await self._batcher.submit(incoming)
+
+    async def _store(self, batch: Sequence[Incoming]) -> Sequence[Exception | None]:
+        turns: dict[str, int] = {}
+        async with self._database.write() as connection:
+            for round_ in _rounds(batch):
+                turns |= await self._take_turns(connection, round_)
+            accepted = [incoming for incoming in batch if incoming.task_id in turns]
+            if accepted:
+                await self._insert(connection, accepted, turns)
+                if not self._wakeup.has_room:
+                    await signals.send(connection, signals.WORK, [self._queue.name])
+        self._wakeup.notify()
+        return [None if item.task_id in turns else NotFoundError("no such conversation") for item in batch]
+
+    async def _take_turns(self, connection: AsyncConnection, batch: Sequence[Incoming]) -> dict[str, int]:
+        """Each accepted message's turn by its task. A conversation of someone else's gives none."""
+        opening = [incoming for incoming in batch if incoming.is_new]
+        if opening:
+            await connection.execute(insert(conversations), [self._conversation(incoming) for incoming in opening])
+        turns = {incoming.task_id: 1 for incoming in opening}
+        continuing = {(i.conversation_id, i.customer_id): i for i in batch if not i.is_new}
+        if continuing:
+            next_turn = (
+                update(conversations)
+                .where(
+                    conversations.c.scope == self._scope,
+                    tuple_(conversations.c.id, conversations.c.customer_id).in_(list(continuing)),
+                )
+                .values(turns=conversations.c.turns + 1, updated_at=max(i.received_at for i in continuing.values()))
+                .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns)
+            )
+            for row in await connection.execute(next_turn):
+                turns[continuing[row.id, row.customer_id].task_id] = row.turns
+        return turns
+
+    async def _insert(self, connection: AsyncConnection, batch: Sequence[Incoming], turns: dict[str, int]) -> None:
+        rows = [
+            {
+                "conversation_id": incoming.conversation_id,
+                "turn": turns[incoming.task_id],
+                "role": CUSTOMER,
+                "id": incoming.message_id,
+                "text": incoming.text,
+                "created_at": incoming.received_at,
+            }
+            for incoming in batch
+        ]
+        await connection.execute(insert(messages), rows)
+        items = [QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at) for i in batch]
+        await self._queue.publish(connection, items)
+
+    def _conversation(self, incoming: Incoming) -> dict[str, object]:
+        return {
+            "id": incoming.conversation_id,
+            "scope": self._scope,
+            "customer_id": incoming.customer_id,
+            "turns": 1,
+            "created_at": incoming.received_at,
+            "updated_at": incoming.received_at,
+        }
+
+
+def _rounds(batch: Sequence[Incoming]) -> list[list[Incoming]]:
+    """The batch in rounds in which no conversation occurs twice: a row gives out one turn at a time."""
+    rounds: list[dict[str, Incoming]] = []
+    for incoming in batch:
+        for round_ in rounds:
+            if incoming.conversation_id not in round_:
+                round_[incoming.conversation_id] = incoming
+                break
+        else:
+            rounds.append({incoming.conversation_id: incoming})
+    return [list(round_.values()) for round_ in rounds]

@@ -1,0 +1,77 @@
+"""What is told of conversations and tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+TaskState = Literal["queued", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A customer's message, with the ids it will have."""
+
+    task_id: str
+    message_id: str
+    customer_id: str
+    conversation_id: str
+    is_new: bool
+    """Whether the message opens the conversation."""
+    text: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The agent's answer as it was stored."""
+
+    text: str
+    intent: str
+    confidence: float
+    source: str
+    model: str | None
+    tools_enabled: bool
+    fallback_level: int
+    escalated: bool
+    """Whether the conversation is with a person."""
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task as its customer may know it. ``reply`` is there once it ended."""
+
+    task_id: str
+    conversation_id: str
+    message_id: str
+    state: TaskState
+    created_at: datetime
+    finished_at: datetime | None
+    reply: Reply | None
+
+
+@dataclass(frozen=True)
+class MessageRecord:
+    """One side's message. ``reply`` is there for the agent's."""
+
+    message_id: str
+    turn: int
+    role: str
+    text: str
+    created_at: datetime
+    reply: Reply | None
+
+
+@dataclass(frozen=True)
+class ConversationRecord:
+    """A conversation and its latest messages, oldest first."""
+
+    conversation_id: str
+    customer_id: str
+    escalated: bool
+    created_at: datetime
+    updated_at: datetime
+    messages: tuple[MessageRecord, ...]
+    has_earlier: bool
+    """Whether there are messages before these."""

@@ -1,0 +1,184 @@
+"""A worker's side of a conversation: reading a turn with its history, and storing its answer.
+
+The answer, the conversation's new state and the end of the lease are one transaction; a worker that lost its lease in
+the meantime stores nothing. Turns that are read or stored at the same time share a query or a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from supportfleet_runtime.agent.rules import Pending
+from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
+from supportfleet_runtime.conversations.records import Reply
+from supportfleet_runtime.conversations.waiters import Waiters
+from supportfleet_runtime.errors import NotFoundError
+from supportfleet_runtime.queue.port import Lease, Queue
+from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage.batcher import Batcher
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.ids import new_id
+from supportfleet_runtime.storage.schema import AGENT, CUSTOMER, conversations, messages, tasks
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A turn and its answer. ``dead``: the task was given up, and the answer is the generic one."""
+
+    lease: Lease
+    turn: Turn
+    answer: Answer
+    dead: bool = False
+
+    @property
+    def reply(self) -> Reply:
+        """The answer as the customer is told it."""
+        answer = self.answer
+        return Reply(
+            text=answer.text,
+            intent=answer.intent,
+            confidence=answer.confidence,
+            source=answer.source.value,
+            model=answer.model,
+            tools_enabled=answer.tools_enabled,
+            fallback_level=answer.fallback_level,
+            escalated=answer.escalate or self.turn.escalated,
+        )
+
+
+class Turns:
+    """Turns of conversations. ``window`` is how many earlier ones an agent is shown."""
+
+    def __init__(
+        self, database: Database, queue: Queue, waiters: Waiters, *, window: int, now: Callable[[], datetime]
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._waiters = waiters
+        self._window = window
+        self._now = now
+        self._reader: Batcher[str, Turn] = Batcher(self._load)
+        self._writer: Batcher[Answered, bool] = Batcher(self._store)
+
+    async def load(self, task_id: str) -> Turn:
+        """The turn of a task."""
+        return await self._reader.submit(task_id)
+
+    async def store(self, answered: Answered) -> bool:
+        """Store an answer and end its lease; false where the lease was lost, and nothing is stored."""
+        return await self._writer.submit(answered)
+
+    async def _load(self, task_ids: Sequence[str]) -> Sequence[Turn | Exception]:
+        query = (
+            select(
+                tasks.c.id.label("task_id"),
+                tasks.c.turn.label("number"),
+                tasks.c.created_at.label("received_at"),
+                conversations.c.id.label("conversation_id"),
+                conversations.c.customer_id,
+                conversations.c.pending_intent,
+                conversations.c.pending_asked,
+                conversations.c.escalated_at,
+                messages.c.turn,
+                messages.c.role,
+                messages.c.text,
+            )
+            .join(conversations, conversations.c.id == tasks.c.conversation_id)
+            .join(
+                messages,
+                and_(
+                    messages.c.conversation_id == conversations.c.id,
+                    messages.c.turn.between(tasks.c.turn - self._window, tasks.c.turn),
+                ),
+            )
+            .where(tasks.c.id.in_(task_ids))
+            .order_by(tasks.c.id, messages.c.turn)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).all()
+        turns = {task_id: _turn(list(group)) for task_id, group in groupby(rows, key=lambda row: str(row.task_id))}
+        return [turns.get(task_id) or NotFoundError(f"no such task: {task_id}") for task_id in task_ids]
+
+    async def _store(self, batch: Sequence[Answered]) -> Sequence[bool | Exception]:
+        now = self._now()
+        async with self._database.write() as connection:
+            held = await self._queue.ack(connection, [item.lease for item in batch if not item.dead])
+            held |= await self._queue.ack(connection, [item.lease for item in batch if item.dead], dead=True)
+            stored = [item for item in batch if item.lease.id in held]
+            if stored:
+                await connection.execute(insert(messages), [_message(item, now) for item in stored])
+                await _update_conversations(connection, stored, now)
+                elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
+                await signals.send(connection, signals.DONE, elsewhere)
+        for item in stored:
+            self._waiters.resolve(item.lease.id, item.reply)
+        return [item.lease.id in held for item in batch]
+
+
+async def _update_conversations(connection: AsyncConnection, stored: Sequence[Answered], now: datetime) -> None:
+    statement = (
+        update(conversations)
+        .where(conversations.c.id == bindparam("key"))
+        .values(
+            pending_intent=bindparam("intent"),
+            pending_asked=bindparam("asked"),
+            escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated")),
+            updated_at=bindparam("now"),
+        )
+    )
+    rows = [
+        {
+            "key": item.turn.conversation_id,
+            "intent": item.answer.pending.intent if item.answer.pending else None,
+            "asked": item.answer.pending.asked if item.answer.pending else None,
+            "escalated": now if item.answer.escalate else None,
+            "now": now,
+        }
+        for item in stored
+    ]
+    # Rows are locked in the same order everywhere, so that two processes can't wait for each other.
+    await connection.execute(statement, sorted(rows, key=lambda row: str(row["key"])))
+
+
+def _message(item: Answered, now: datetime) -> dict[str, Any]:
+    reply = item.reply
+    return {
+        "conversation_id": item.turn.conversation_id,
+        "turn": item.turn.number,
+        "role": AGENT,
+        "id": new_id("msg", now),
+        "text": reply.text,
+        "created_at": now,
+        "intent": reply.intent,
+        "confidence": reply.confidence,
+        "source": reply.source,
+        "model": reply.model,
+        "tools_enabled": reply.tools_enabled,
+        "fallback_level": reply.fallback_level,
+    }
+
+
+def _turn(rows: Sequence[Any]) -> Turn:
+    """A turn from its task's rows: one for each message of the window."""
+    first = rows[0]
+    said = {(row.turn, row.role): str(row.text) for row in rows}
+    earlier = sorted({turn for turn, _ in said if turn < first.number})
+    pending = Pending(first.pending_intent, first.pending_asked or 1) if first.pending_intent else None
+    return Turn(
+        task_id=first.task_id,
+        conversation_id=first.conversation_id,
+        customer_id=first.customer_id,
+        number=first.number,
+        text=said[first.number, CUSTOMER],
+        received_at=first.received_at,
+        history=tuple(Exchange(said[turn, CUSTOMER], said.get((turn, AGENT))) for turn in earlier),
+        pending=pending,
+        escalated=first.escalated_at is not None,
+    )

@@ -1,0 +1,134 @@
+"""Reading conversations and tasks for their customers; any process can."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Select, and_, select
+
+from supportfleet_runtime.conversations.records import ConversationRecord, MessageRecord, Reply, TaskRecord, TaskState
+from supportfleet_runtime.errors import NotFoundError
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.schema import (
+    AGENT,
+    CUSTOMER,
+    DEAD,
+    DONE,
+    LEASED,
+    READY,
+    conversations,
+    messages,
+    tasks,
+)
+
+_STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
+
+
+class Views:
+    """What is known of one agent's conversations (``scope``)."""
+
+    def __init__(self, database: Database, scope: str) -> None:
+        self._database = database
+        self._scope = scope
+
+    async def conversation(self, conversation_id: str, customer_id: str | None, turns: int) -> ConversationRecord:
+        """A conversation with its latest ``turns``; another customer's, or another agent's, is not found."""
+        wanted = [conversations.c.id == conversation_id, conversations.c.scope == self._scope]
+        if customer_id is not None:
+            wanted.append(conversations.c.customer_id == customer_id)
+        async with self._database.read() as connection:
+            found = (await connection.execute(select(conversations).where(*wanted))).one_or_none()
+            if found is None:
+                raise NotFoundError("no such conversation")
+            latest = (
+                select(messages)
+                .where(messages.c.conversation_id == conversation_id, messages.c.turn > found.turns - turns)
+                .order_by(messages.c.turn, messages.c.role.desc())
+            )
+            rows = (await connection.execute(latest)).all()
+        escalated = found.escalated_at is not None
+        return ConversationRecord(
+            conversation_id=found.id,
+            customer_id=found.customer_id,
+            escalated=escalated,
+            created_at=found.created_at,
+            updated_at=found.updated_at,
+            messages=tuple(_message(row, escalated=escalated) for row in rows),
+            has_earlier=found.turns > turns,
+        )
+
+    async def task(self, task_id: str, customer_id: str | None) -> TaskRecord:
+        """A task, with its reply once it ended."""
+        query = _tasks().where(tasks.c.id == task_id, conversations.c.scope == self._scope)
+        if customer_id is not None:
+            query = query.where(conversations.c.customer_id == customer_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NotFoundError("no such task")
+        return TaskRecord(
+            task_id=row.task_id,
+            conversation_id=row.conversation_id,
+            message_id=row.message_id,
+            state=_STATES[row.state],
+            created_at=row.task_created_at,
+            finished_at=row.finished_at,
+            reply=None if row.text is None else _reply(row, escalated=row.escalated_at is not None),
+        )
+
+    async def replies(self, task_ids: Collection[str]) -> Mapping[str, Reply]:
+        """The replies of those tasks that have one."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(_tasks().where(tasks.c.id.in_(task_ids), messages.c.text.is_not(None)))
+            return {row.task_id: _reply(row, escalated=row.escalated_at is not None) for row in rows}
+
+
+def _tasks() -> Select[Any]:
+    """Tasks with their customer's message and the agent's reply, where there is one."""
+    asked = messages.alias("asked")
+    return (
+        select(
+            tasks.c.id.label("task_id"),
+            tasks.c.conversation_id,
+            asked.c.id.label("message_id"),
+            tasks.c.state,
+            tasks.c.created_at.label("task_created_at"),
+            tasks.c.finished_at,
+            conversations.c.escalated_at,
+            *(messages.c[name] for name in ("text", "intent", "confidence", "source", "model")),
+            messages.c.tools_enabled,
+            messages.c.fallback_level,
+        )
+        .join(conversations, conversations.c.id == tasks.c.conversation_id)
+        .join(asked, _of_turn(asked, CUSTOMER))
+        .outerjoin(messages, _of_turn(messages, AGENT))
+    )
+
+
+def _of_turn(table: Any, role: str) -> Any:
+    return and_(table.c.conversation_id == tasks.c.conversation_id, table.c.turn == tasks.c.turn, table.c.role == role)
+
+
+def _message(row: Any, *, escalated: bool) -> MessageRecord:
+    return MessageRecord(
+        message_id=row.id,
+        turn=row.turn,
+        role=row.role,
+        text=row.text,
+        created_at=row.created_at,
+        reply=_reply(row, escalated=escalated) if row.role == AGENT else None,
+    )
+
+
+def _reply(row: Any, *, escalated: bool) -> Reply:
+    return Reply(
+        text=row.text,
+        intent=row.intent,
+        confidence=row.confidence,
+        source=row.source,
+        model=row.model,
+        tools_enabled=row.tools_enabled,
+        fallback_level=row.fallback_level,
+        escalated=escalated,
+    )

@@ -1,0 +1,81 @@
+"""Requests that wait for a task to end, in this process, whoever works it.
+
+A task that this process works resolves its waiter directly. One that another works is heard of by a signal or, if that
+is lost, found by looking once a second, in one query for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Final
+
+import structlog
+
+from supportfleet_runtime.conversations.records import Reply
+from supportfleet_runtime.errors import StorageError
+
+log = structlog.get_logger()
+
+POLL_SECONDS: Final = 1.0
+
+
+class Waiters:
+    """Who waits for which task. ``look_up`` finds the replies of those tasks that have ended."""
+
+    def __init__(self, look_up: Callable[[Collection[str]], Awaitable[Mapping[str, Reply]]]) -> None:
+        self._look_up = look_up
+        self._futures: dict[str, asyncio.Future[Reply]] = {}
+        self._look = asyncio.Event()
+        self._heard: set[str] = set()
+
+    @contextlib.asynccontextmanager
+    async def waiting(self, task_id: str) -> AsyncIterator[asyncio.Future[Reply]]:
+        """The future reply of a task. Enter before the task is stored, so that nothing is missed."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._futures[task_id] = future
+        try:
+            yield future
+        finally:
+            del self._futures[task_id]
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._futures
+
+    def resolve(self, task_id: str, reply: Reply) -> None:
+        """The task has ended with ``reply``."""
+        future = self._futures.get(task_id)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def hear(self, task_ids: Collection[str]) -> None:
+        """Other processes say that these tasks have ended."""
+        heard = self._futures.keys() & task_ids
+        if heard:
+            self._heard |= heard
+            self._look.set()
+
+    async def run(self) -> None:
+        """Look up what was heard of at once, and everything once a second."""
+        while True:
+            ids: set[str]
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._look.wait()
+                ids = self._heard & self._futures.keys()
+            except TimeoutError:
+                ids = set(self._futures)
+            self._look.clear()
+            self._heard.clear()
+            if ids:
+                await self._resolve_ended(ids)
+
+    async def _resolve_ended(self, ids: Collection[str]) -> None:
+        try:
+            ended = await self._look_up(ids)
+        except StorageError as error:
+            log.warning("replies_not_looked_up", reason=str(error))
+            return
+        for task_id, reply in ended.items():
+            self.resolve(task_id, reply)

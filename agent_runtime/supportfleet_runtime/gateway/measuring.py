@@ -1,0 +1,28 @@
+"""Counting messages with the status they end in, whoever decided it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from supportfleet_runtime.gateway.problems import Handler
+from supportfleet_runtime.observability.metrics import NO_INTENT, Metrics
+
+MESSAGES: Final = "/v1/messages"
+INTENT: Final = web.RequestKey("intent", str)
+"""Set by the handler once the intent is known."""
+
+
+def measuring_middleware(metrics: Metrics) -> Middleware:
+    """Outermost, so that it sees the response as the caller does."""
+
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if request.path == MESSAGES:
+            metrics.count_request(response.status, request.get(INTENT, NO_INTENT))
+        return response
+
+    return measure

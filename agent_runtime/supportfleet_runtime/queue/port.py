@@ -1,0 +1,71 @@
+"""What the runtime needs of a queue.
+
+Delivery is at-least-once. An item is leased to one worker at a time; a lease that is neither extended nor ended in time
+goes to another. Items of one conversation are leased one at a time, in order. ``publish`` and ``ack`` join the caller's
+transaction, so that a message and its task, and a reply and its acknowledgement, are stored together or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+@dataclass(frozen=True)
+class QueueItem:
+    """Work to be done: a conversation's turn."""
+
+    id: str
+    conversation_id: str
+    turn: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Lease:
+    """An item that is this worker's for now. ``tries`` counts this attempt too."""
+
+    id: str
+    tries: int
+    leased_at: datetime
+
+
+class Queue(Protocol):
+    """A queue of one name."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    async def publish(self, transaction: AsyncConnection, items: Sequence[QueueItem]) -> None:
+        """Add items; they are there when the transaction commits."""
+        ...
+
+    async def receive(self, limit: int) -> Sequence[Lease]:
+        """Lease up to ``limit`` items that are due, oldest first; none is no error."""
+        ...
+
+    async def ack(self, transaction: AsyncConnection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
+        """End leases for good: as done, or as given up (dead). The ids that were still held."""
+        ...
+
+    async def retry(self, lease: Lease, delay: float, error: str) -> None:
+        """Give an item back for another try in ``delay`` seconds."""
+        ...
+
+    async def extend(self, leases: Collection[Lease]) -> set[str]:
+        """Keep leases alive. The ids that are still held."""
+        ...
+
+    async def release(self, leases: Collection[Lease]) -> None:
+        """Give items back at once, as if they had not been tried."""
+        ...
+
+    async def depth(self) -> int:
+        """How many items wait for a worker."""
+        ...

@@ -1,0 +1,167 @@
+"""The worker: takes leases from the queue and has them handled, many at once, none of them in another's way.
+
+A handler ends its lease itself, in the transaction that stores its result. One that fails has its item tried again
+after a growing pause; at the last failure ``give_up`` ends it. While a handler runs its lease is kept alive, for
+``visibility`` seconds at most; a handler whose lease is another's by now is stopped. So a crashed process's items are
+taken over after one lease, and a handler that hangs holds its item no longer than that limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from supportfleet_runtime.errors import StorageError, StorageUnavailableError
+from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.queue.port import Lease, Queue
+from supportfleet_runtime.queue.wakeup import Wakeup
+
+log = structlog.get_logger()
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+POLL_SECONDS: Final = 1.0
+OUTAGE_PAUSE: Final = 2.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How much at once, and for how long."""
+
+    batch: int
+    visibility: float
+    lease: float
+    max_tries: int
+
+
+def retry_delay(tries: int, chance: float) -> float:
+    """The pause after a failed attempt: doubled each time, spread by ``chance`` (0 to 1). Pure."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (tries - 1)) * (0.5 + chance / 2)
+
+
+class Worker:
+    """Works a queue until it is stopped."""
+
+    def __init__(
+        self,
+        *,
+        queue: Queue,
+        handle: Callable[[Lease], Awaitable[None]],
+        give_up: Callable[[Lease], Awaitable[None]],
+        wakeup: Wakeup,
+        settings: WorkerSettings,
+        metrics: Metrics,
+    ) -> None:
+        self._queue = queue
+        self._handle = handle
+        self._give_up = give_up
+        self._wakeup = wakeup
+        self._settings = settings
+        self._metrics = metrics
+        self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
+        self._stopping = False
+        self._look_again = False
+
+    async def run(self) -> None:
+        """Take and handle items until ``stop``."""
+        heartbeat = asyncio.create_task(self._keep_alive())
+        try:
+            while not self._stopping:
+                room = self._settings.batch - len(self._running)
+                self._wakeup.has_room = room > 0
+                leases = await self._receive(room) if room else ()
+                for lease in leases:
+                    self._start(lease)
+                # What waits behind an item in work can be taken when that ends; what is left of a full batch, now.
+                self._look_again = bool(self._running)
+                if not leases or len(leases) < room:
+                    await self._wakeup.wait(POLL_SECONDS)
+        finally:
+            self._wakeup.has_room = False
+            heartbeat.cancel()
+
+    async def stop(self, grace: float) -> None:
+        """Take nothing more, let what runs end within ``grace`` seconds, and give the rest back to the queue."""
+        self._stopping = True
+        self._wakeup.has_room = False
+        self._wakeup.notify()
+        running = [task for _, task in self._running.values()]
+        if running:
+            await asyncio.wait(running, timeout=grace)
+        left = list(self._running.values())
+        for _, task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait([task for _, task in left])
+            await self._queue.release([lease for lease, _ in left])
+            log.warning("leases_released", number=len(left))
+
+    async def _receive(self, room: int) -> tuple[Lease, ...]:
+        try:
+            return tuple(await self._queue.receive(room))
+        except StorageError as error:
+            log.warning("queue_unavailable", reason=str(error))
+            await asyncio.sleep(OUTAGE_PAUSE)
+            return ()
+
+    def _start(self, lease: Lease) -> None:
+        task = asyncio.create_task(self._work(lease))
+        self._running[lease.id] = (lease, task)
+        task.add_done_callback(lambda _task: self._ended(lease))
+
+    def _ended(self, lease: Lease) -> None:
+        full = len(self._running) >= self._settings.batch
+        if self._running.get(lease.id, (None,))[0] is lease:
+            del self._running[lease.id]
+        if self._look_again or full:
+            self._wakeup.notify()
+
+    async def _work(self, lease: Lease) -> None:
+        """Handle one item; whatever goes wrong stays its own."""
+        try:
+            if lease.tries > self._settings.max_tries:  # it never came so far as to fail: it took the process with it
+                await self._bury(lease)
+                return
+            async with asyncio.timeout(self._settings.visibility):
+                await self._handle(lease)
+        except Exception as error:  # noqa: BLE001 - one bad item must not stop the others
+            await self._failed(lease, error)
+
+    async def _failed(self, lease: Lease, error: Exception) -> None:
+        log.warning("task_failed", task_id=lease.id, tries=lease.tries, exc_info=error)
+        try:
+            if lease.tries >= self._settings.max_tries and not isinstance(error, StorageUnavailableError):
+                await self._bury(lease)
+                return
+            delay = retry_delay(lease.tries, random.random())  # noqa: S311 - spreads retries, guards nothing
+            await self._queue.retry(lease, delay, type(error).__name__)
+            self._metrics.tasks.labels(outcome="retried").inc()
+        except Exception as second:  # the lease runs out, and the item comes back
+            log.warning("task_left_to_its_lease", task_id=lease.id, exc_info=second)
+
+    async def _bury(self, lease: Lease) -> None:
+        await self._give_up(lease)
+        log.error("task_dead", task_id=lease.id, tries=lease.tries)
+
+    async def _keep_alive(self) -> None:
+        """Extend the leases of what runs; stop what is another worker's by now."""
+        while True:
+            await asyncio.sleep(self._settings.lease / 3)
+            held = {id_: lease for id_, (lease, _) in self._running.items()}
+            if not held:
+                continue
+            try:
+                kept = await self._queue.extend(list(held.values()))
+            except StorageError as error:
+                log.warning("leases_not_extended", reason=str(error))
+                continue
+            for id_ in held.keys() - kept:
+                current = self._running.get(id_)
+                if current is not None and current[0] is held[id_]:
+                    current[1].cancel()
+                    log.warning("lease_lost", task_id=id_)

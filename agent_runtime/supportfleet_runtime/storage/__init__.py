@@ -1,0 +1,1 @@
+"""What outlives the process: conversations, messages and tasks, in SQLite or PostgreSQL."""

@@ -1,0 +1,76 @@
+"""Bringing the schema up to date.
+
+Every pod does it when it starts, many at once: the first takes a lock (PostgreSQL: an advisory one; SQLite: the file's)
+and migrates in one transaction, the others wait and find it done. A schema newer than this code is left alone: versions
+only add (see ``migrations``), so an old pod works on until the roll-out replaces it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Text, column, inspect, select, table, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from supportfleet_runtime.errors import MigrationError, StorageUnavailableError
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.migrations import HEAD, VERSION_TABLE
+from supportfleet_runtime.storage.url import DatabaseKind
+
+log = structlog.get_logger()
+
+ADVISORY_LOCK: Final = 0x53_46_4D_49_47  # any number that nothing else takes
+LOCK_WAIT: Final = 60.0
+FOLDER: Final = Path(__file__).parent / "migrations"
+
+_version = table(VERSION_TABLE, column("version_num", Text))
+
+
+async def schema_version(connection: AsyncConnection) -> str | None:
+    """The schema's version; ``None`` for an empty database."""
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table(VERSION_TABLE)):
+        return None
+    return (await connection.execute(select(_version.c.version_num))).scalar_one_or_none()
+
+
+async def migrate(database: Database) -> str:
+    """Bring the schema up to date; its version afterwards."""
+    async with database.read() as connection:
+        found = await schema_version(connection)
+    if found is not None and found >= HEAD:
+        return _accept(found)
+    patient = Database(database.url, pool=2, timeout=max(LOCK_WAIT, database.timeout))
+    try:
+        async with patient.write() as connection:
+            if patient.kind is DatabaseKind.POSTGRESQL:
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+            found = await schema_version(connection)
+            if found is not None and found >= HEAD:
+                return _accept(found)
+            await connection.run_sync(_upgrade)
+    except StorageUnavailableError:
+        raise
+    except Exception as error:
+        raise MigrationError(f"the schema could not be brought from {found or 'nothing'} to {HEAD}") from error
+    finally:
+        await patient.close()
+    log.info("schema_migrated", before=found, after=HEAD)
+    return HEAD
+
+
+def _accept(found: str) -> str:
+    if found > HEAD:
+        log.warning("schema_is_newer", found=found, known=HEAD)
+    return found
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415 - most starts find nothing to do, and save its 10 MB
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,117 @@
+"""The tables.
+
+A conversation is a list of turns: the customer's message and, once, the agent's reply. That a reply is given once is
+the messages' primary key, whatever is worked twice. A task is one turn's work: the queue's item while it is unfinished
+(``ready`` or ``leased``), the record of it afterwards. ``visible_at`` is when a worker may take it: at once, after a
+pause, or when its lease has run out. A lease is known by the task's id and its number of tries, which each lease adds
+to: a worker whose lease ran out holds a number that is no longer the row's.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    FromClause,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    bindparam,
+    text,
+)
+
+metadata = MetaData()
+
+READY, LEASED, DONE, DEAD = "ready", "leased", "done", "dead"
+CUSTOMER, AGENT = "customer", "agent"
+
+UNFINISHED = text("state IN ('ready', 'leased')")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment. PostgreSQL keeps the zone; SQLite has none, so it is UTC there by agreement."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """What the driver is given."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's
+        """What the driver gave, with its zone."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("scope", String(200), nullable=False),
+    Column("customer_id", String(128), nullable=False),
+    Column("turns", Integer, nullable=False),
+    Column("pending_intent", String(64)),
+    Column("pending_asked", Integer),
+    Column("escalated_at", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("conversation_id", String(64), ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True),
+    Column("turn", Integer, primary_key=True, autoincrement=False),
+    Column("role", String(16), primary_key=True),
+    Column("id", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("intent", String(128)),
+    Column("confidence", Float),
+    Column("source", String(16)),
+    Column("model", String(200)),
+    Column("tools_enabled", Boolean),
+    Column("fallback_level", Integer),
+    UniqueConstraint("id", name="messages_id_key"),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("queue", String(200), nullable=False),
+    Column("conversation_id", String(64), ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("visible_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("error", String(200)),
+    UniqueConstraint("conversation_id", "turn", name="tasks_conversation_id_turn_key"),
+)
+
+# Only unfinished tasks are looked for, and there are few: these indexes stay small however long the history gets.
+Index("tasks_due", tasks.c.queue, tasks.c.visible_at, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED)
+Index("tasks_in_order", tasks.c.conversation_id, tasks.c.turn, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED)
+
+
+def is_unfinished(task: FromClause) -> ColumnElement[bool]:
+    """Whether a task is still the queue's, in the words of the partial indexes, which parameters would hide."""
+    return task.c.state.in_(bindparam("unfinished", (READY, LEASED), expanding=True, literal_execute=True))
