@@ -1,0 +1,403 @@
+"""What an agent becomes: each child, and how the spec decides it."""
+
+from typing import Any
+
+import pytest
+
+from supportfleet_operator.api import SupportAgent, parse
+from supportfleet_operator.api.environment import RESERVED_ENV
+from supportfleet_operator.resources import CHILD_KINDS, CONFIG_HASH, MODEL_DIGEST, Children, children, selector_text
+from supportfleet_operator.resources.environment import agent_env, sync_env
+
+DIGEST = f"sha256:{'a' * 64}"
+MODEL = {"uri": "s3://models/intent", "version": "1", "digest": DIGEST}
+CLAIM = {**MODEL, "cache": {"type": "PersistentVolumeClaim", "size": "2Gi"}}
+DATABASE = {"secretRef": {"name": "db"}}
+
+
+def agent(**spec: Any) -> SupportAgent:
+    template = {"image": "agent:1", **spec.pop("template", {})}
+    return parse(
+        {
+            "apiVersion": "supportfleet.dev/v1alpha1",
+            "kind": "SupportAgent",
+            "metadata": {"name": "helper", "namespace": "shop", "uid": "u-1"},
+            "spec": {"template": template, **spec},
+        }
+    )
+
+
+def render(**spec: Any) -> Children:
+    return children(agent(**spec))
+
+
+def pod(manifest: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = manifest["spec"]["template"]["spec"]
+    return spec
+
+
+def job(**spec: Any) -> dict[str, Any]:
+    found = render(**spec).model_job
+    assert found is not None
+    return found
+
+
+def policy(**spec: Any) -> dict[str, Any]:
+    found = render(**spec).network_policy
+    assert found is not None
+    rules: dict[str, Any] = found["spec"]
+    return rules
+
+
+class TestAll:
+    def test_they_come_in_the_order_of_their_kinds(self) -> None:
+        """Children are applied in one order, and their kinds are the ones that are watched."""
+        rendered = list(render(database=DATABASE, model=CLAIM, autoscaling={"maxReplicas": 5}))
+        assert [(one["apiVersion"], one["kind"]) for one in rendered] == [kind[:2] for kind in CHILD_KINDS]
+
+    def test_they_belong_to_the_agent(self) -> None:
+        """Each child is in the agent's namespace, labelled with it, and has it as its only controller."""
+        for child in render(database=DATABASE, model=CLAIM, replicas=2):
+            meta = child["metadata"]
+            assert meta["namespace"] == "shop"
+            assert meta["labels"]["supportfleet.dev/agent"] == "helper"
+            assert meta["labels"]["app.kubernetes.io/managed-by"] == "supportfleet"
+            assert [(owner["uid"], owner["controller"]) for owner in meta["ownerReferences"]] == [("u-1", True)]
+
+    def test_the_service_and_the_selector_choose_the_agents_pods_and_no_others(self) -> None:
+        """Labels of the agent's pods match what the Service and the Deployment select; those of the sync Job don't."""
+        rendered = render(model=MODEL, template={"labels": {"team": "support"}})
+        chosen = rendered.service["spec"]["selector"].items()
+        assert chosen == rendered.deployment["spec"]["selector"]["matchLabels"].items()
+        assert chosen <= rendered.deployment["spec"]["template"]["metadata"]["labels"].items()
+        assert not chosen <= job(model=MODEL)["spec"]["template"]["metadata"]["labels"].items()
+        assert selector_text(agent()) == "app.kubernetes.io/component=agent,supportfleet.dev/agent=helper"
+
+
+class TestDeployment:
+    def test_it_has_the_replicas_that_were_asked_for(self) -> None:
+        """Without an autoscaler the Deployment has spec.replicas pods."""
+        assert render(replicas=3, database=DATABASE).deployment["spec"]["replicas"] == 3
+        assert render(replicas=0).deployment["spec"]["replicas"] == 0
+
+    def test_the_autoscaler_owns_its_replicas(self) -> None:
+        """With an autoscaler the manifest has no replicas, and creation starts within the autoscaler's bounds."""
+        for replicas, first in ((1, 3), (5, 5), (50, 20)):
+            scaled = render(replicas=replicas, database=DATABASE, autoscaling={"minReplicas": 3, "maxReplicas": 20})
+            assert "replicas" not in scaled.deployment["spec"]
+            assert scaled.first_replicas == first
+
+    def test_a_suspended_agent_keeps_all_but_its_pods(self) -> None:
+        """Suspending takes the pods, and all that would start or wait for some; the rest stays."""
+        spec = {"database": DATABASE, "model": CLAIM, "autoscaling": {"maxReplicas": 5}}
+        suspended = render(suspend=True, **spec)
+        assert suspended.deployment["spec"]["replicas"] == suspended.first_replicas == 0
+        gone = {one["kind"] for one in render(**spec)} - {one["kind"] for one in suspended}
+        assert gone == {"HorizontalPodAutoscaler", "PodDisruptionBudget", "Job"}
+
+    def test_a_new_configuration_replaces_the_pods(self) -> None:
+        """The pods' annotation changes with the configuration, and with nothing else."""
+
+        def annotation(**spec: Any) -> str:
+            found: str = render(**spec).deployment["spec"]["template"]["metadata"]["annotations"][CONFIG_HASH]
+            return found
+
+        assert annotation(config={"a": 1, "b": 2}) == annotation(config={"b": 2, "a": 1}, replicas=0)
+        assert annotation(config={"a": 1}) != annotation(config={"a": 2})
+
+    def test_a_new_model_replaces_the_pods(self) -> None:
+        """The pods carry the digest that they must run on."""
+        annotations = render(model=MODEL).deployment["spec"]["template"]["metadata"]["annotations"]
+        assert annotations[MODEL_DIGEST] == DIGEST
+
+    def test_each_pod_fetches_its_own_model_or_reads_the_claim(self) -> None:
+        """With an EmptyDir an init container syncs the model; with a claim pods mount it read-only and sync nothing."""
+        own = pod(render(model=MODEL).deployment)
+        assert [one["args"] for one in own["initContainers"]] == [["sync-model"]]
+        assert {"name": "models", "emptyDir": {"sizeLimit": "1Gi"}} in own["volumes"]
+
+        shared = pod(render(model=CLAIM).deployment)
+        assert "initContainers" not in shared
+        assert {"name": "models", "persistentVolumeClaim": {"claimName": "helper-models"}} in shared["volumes"]
+        mounts = {mount["name"]: mount for mount in shared["containers"][0]["volumeMounts"]}
+        assert mounts["models"]["readOnly"] is True
+
+    def test_without_a_model_nothing_of_it_is_there(self) -> None:
+        """An agent with no model has no volume, variable, Job or claim for one."""
+        rendered = render()
+        assert rendered.model_job is None
+        assert rendered.model_claim is None
+        assert "models" not in str(rendered.deployment)
+        assert "MODEL_" not in str(rendered.deployment)
+
+    def test_placement_is_as_given(self) -> None:
+        """Node selector, tolerations, affinity, priority, pull secrets and grace period reach the pods."""
+        affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
+        given: dict[str, Any] = {
+            "nodeSelector": {"pool": "agents"},
+            "tolerations": [{"key": "spot", "operator": "Exists"}],
+            "affinity": affinity,
+            "priorityClassName": "high",
+            "imagePullSecrets": [{"name": "registry"}],
+            "terminationGracePeriodSeconds": 90,
+        }
+        spec = pod(render(template=given).deployment)
+        assert {name: spec[name] for name in given} == given
+
+    def test_empty_lists_in_an_affinity_are_left_out(self) -> None:
+        """The API server drops empty lists; rendering them would look like a difference for ever."""
+        affinity: dict[str, Any] = {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+        assert pod(render(template={"affinity": affinity}).deployment)["affinity"] == {"podAffinity": {}}
+
+    def test_pods_spread_by_default(self) -> None:
+        """Pods spread over nodes and zones unless that is turned off; other constraints count the agent's pods too."""
+        keys = [one["topologyKey"] for one in pod(render().deployment)["topologySpreadConstraints"]]
+        assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        assert "topologySpreadConstraints" not in pod(render(template={"topologySpreadConstraints": []}).deployment)
+        own = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}
+        rendered = render(template={"topologySpreadConstraints": [own]})
+        selector = {"labelSelector": rendered.deployment["spec"]["selector"]}
+        assert pod(rendered.deployment)["topologySpreadConstraints"] == [own | selector]
+
+    def test_the_port_is_the_same_everywhere(self) -> None:
+        """The runtime listens where the container, the Service and the network policy say."""
+        rendered = render(template={"port": 9090}, service={"port": 8443, "type": "NodePort"})
+        container = pod(rendered.deployment)["containers"][0]
+        assert container["ports"] == [{"name": "http", "containerPort": 9090, "protocol": "TCP"}]
+        assert {"name": "API_PORT", "value": "9090"} in container["env"]
+        (port,) = rendered.service["spec"]["ports"]
+        assert (port["port"], port["targetPort"]) == (8443, "http")
+
+    def test_a_stopping_pod_has_time_left_after_it_was_forgotten(self) -> None:
+        """The pause before the runtime is told to stop is shorter than the shortest grace period allowed."""
+        spec = pod(render(template={"terminationGracePeriodSeconds": 10}).deployment)
+        pause = spec["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert 0 < pause < spec["terminationGracePeriodSeconds"]
+
+
+class TestEnvironment:
+    EVERYTHING: dict[str, Any] = {  # noqa: RUF012 - read only
+        "database": DATABASE,
+        "llm": {
+            "provider": "Anthropic",
+            "model": "claude-x",
+            "baseURL": "http://llm:8000",
+            "apiKeySecretRef": {"name": "anthropic", "key": "key"},
+        },
+        "model": {
+            **MODEL,
+            "endpoint": "http://s3:9000",
+            "region": "eu-central-1",
+            "credentialsSecretRef": {"name": "s3"},
+        },
+    }
+
+    def test_what_the_operator_sets_is_what_users_can_not(self) -> None:
+        """The names that the builders set and those that the API refuses are the same set."""
+        full = agent(**self.EVERYTHING)
+        assert {env["name"] for env in [*agent_env(full), *sync_env(full)]} == set(RESERVED_ENV)
+
+    def test_the_agent_has_no_credentials_of_the_storage(self) -> None:
+        """Only the model sync can read the bucket."""
+        full = agent(**self.EVERYTHING)
+        assert not [env for env in agent_env(full) if env["name"].startswith("AWS_")]
+        assert [env["name"] for env in sync_env(full) if env["name"].startswith("AWS_")] == [
+            "AWS_ENDPOINT_URL",
+            "AWS_REGION",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+        ]
+
+    def test_secrets_are_referred_to_and_never_copied(self) -> None:
+        """The database's address and the API key come from their Secrets, by name and key."""
+        env = {one["name"]: one for one in agent_env(agent(**self.EVERYTHING))}
+        assert env["DATABASE_URL"]["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "DATABASE_URL"}
+        assert env["ANTHROPIC_API_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "anthropic", "key": "key"}
+
+    def test_scripted_replies_need_no_key(self) -> None:
+        """A scripted agent isn't given the key, though the spec may keep naming it."""
+        llm = {"provider": "Scripted", "apiKeySecretRef": {"name": "anthropic"}}
+        names = {env["name"] for env in agent_env(agent(llm=llm))}
+        assert "ANTHROPIC_API_KEY" not in names
+
+    def test_own_variables_come_last_and_reach_the_sync(self) -> None:
+        """Users' variables can refer to the operator's, and a proxy holds for the model sync too."""
+        own = {"name": "HTTPS_PROXY", "value": "http://$(POD_NAMESPACE).proxy"}
+        spec = {"template": {"env": [own], "envFrom": [{"secretRef": {"name": "more"}}]}, "model": MODEL}
+        deployment, sync = pod(render(**spec).deployment), pod(job(**spec))
+        for container in (*deployment["containers"], *deployment["initContainers"], *sync["containers"]):
+            assert container["env"][-1] == own
+            assert container["envFrom"] == [{"secretRef": {"name": "more"}}]
+
+
+class TestModelJob:
+    def test_it_verifies_for_pods_and_fills_a_claim(self) -> None:
+        """Where pods fetch for themselves the Job only verifies; a claim is filled by it."""
+        assert pod(job(model=MODEL))["containers"][0]["args"] == ["sync-model", "--verify-only"]
+        filling = pod(job(model=CLAIM))
+        assert filling["containers"][0]["args"] == ["sync-model"]
+        assert {"name": "models", "persistentVolumeClaim": {"claimName": "helper-models"}} in filling["volumes"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"model": {**MODEL, "version": "2"}},
+            {"model": {**MODEL, "digest": f"sha256:{'b' * 64}"}},
+            {"model": {**MODEL, "uri": "s3://other"}},
+            {"model": {**MODEL, "endpoint": "http://s3"}},
+            {"model": {**MODEL, "credentialsSecretRef": {"name": "s3"}}},
+            {"model": CLAIM},
+            {"model": MODEL, "template": {"image": "agent:2"}},
+            {"model": MODEL, "template": {"env": [{"name": "HTTPS_PROXY", "value": "http://proxy"}]}},
+        ],
+    )
+    def test_another_artifact_is_another_job(self, change: dict[str, Any]) -> None:
+        """Whatever the Job depends on changes its name, since a Job can't be changed."""
+        assert job(**change)["metadata"]["name"] != job(model=MODEL)["metadata"]["name"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"config": {"greeting": "Good day!"}},
+            {"llm": {"model": "claude-x"}},
+            {"replicas": 0},
+            {"template": {"resources": {"requests": {"cpu": "2"}}}},
+            {"service": {"port": 81}},
+        ],
+    )
+    def test_the_same_artifact_is_the_same_job(self, change: dict[str, Any]) -> None:
+        """What the Job doesn't depend on verifies nothing again."""
+        assert job(model=MODEL, **change) == job(model=MODEL)
+
+    def test_wrong_content_is_not_tried_again(self) -> None:
+        """Exit code 2 fails the Job at once; a pod that was disrupted costs no try."""
+        spec = job(model=MODEL)["spec"]
+        fail, ignore = spec["podFailurePolicy"]["rules"]
+        assert (fail["action"], fail["onExitCodes"]["values"]) == ("FailJob", [2])
+        assert fail["onExitCodes"]["containerName"] == pod({"spec": spec})["containers"][0]["name"]
+        assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+        assert pod({"spec": spec})["restartPolicy"] == "Never"
+        assert "ttlSecondsAfterFinished" not in spec
+
+
+class TestModelClaim:
+    def test_it_is_as_the_cache_says(self) -> None:
+        """Class, size and access modes come from the cache."""
+        cache = {
+            "type": "PersistentVolumeClaim",
+            "size": "5Gi",
+            "storageClassName": "fast",
+            "accessModes": ["ReadWriteMany"],
+        }
+        claim = render(model={**MODEL, "cache": cache}).model_claim
+        assert claim is not None
+        assert claim["metadata"]["name"] == "helper-models"
+        assert claim["spec"] == {
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "5Gi"}},
+            "storageClassName": "fast",
+        }
+
+    def test_a_claim_that_exists_is_used_and_not_made(self) -> None:
+        """With claimName the agent has no claim of its own."""
+        cache = {"type": "PersistentVolumeClaim", "claimName": "shared"}
+        rendered = render(model={**MODEL, "cache": cache})
+        assert rendered.model_claim is None
+        assert {"name": "models", "persistentVolumeClaim": {"claimName": "shared"}} in pod(rendered.deployment)[
+            "volumes"
+        ]
+
+
+class TestAutoscaler:
+    def test_it_scales_the_deployment_by_cpu(self) -> None:
+        """Bounds, target and behaviour are as given."""
+        behavior = {"scaleDown": {"policies": [{"type": "Percent", "value": 10, "periodSeconds": 60}]}}
+        hpa = render(
+            database=DATABASE,
+            autoscaling={
+                "minReplicas": 3,
+                "maxReplicas": 20,
+                "targetCPUUtilizationPercentage": 60,
+                "behavior": behavior,
+            },
+        ).autoscaler
+        assert hpa is not None
+        assert (hpa["spec"]["minReplicas"], hpa["spec"]["maxReplicas"]) == (3, 20)
+        (metric,) = hpa["spec"]["metrics"]
+        assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 60}
+        assert hpa["spec"]["behavior"] == behavior
+        assert hpa["spec"]["scaleTargetRef"]["kind"] == "Deployment"
+
+    def test_queue_depth_is_not_asked_for_yet(self) -> None:
+        """A metric that nothing serves is left out: it would keep the autoscaler from scaling down."""
+        spec = {"database": DATABASE, "autoscaling": {"maxReplicas": 5}}
+        with_depth = {**spec, "autoscaling": {"maxReplicas": 5, "targetQueueDepth": 100}}
+        assert render(**with_depth).autoscaler == render(**spec).autoscaler
+
+    def test_there_is_none_unless_asked_for(self) -> None:
+        """An agent without spec.autoscaling has no autoscaler."""
+        assert render().autoscaler is None
+
+
+class TestDisruptionBudget:
+    @pytest.mark.parametrize(
+        ("availability", "budget"),
+        [
+            ({}, {"maxUnavailable": 1}),
+            ({"maxUnavailable": 0}, {"maxUnavailable": 0}),
+            ({"maxUnavailable": "25%"}, {"maxUnavailable": "25%"}),
+            ({"minAvailable": 2}, {"minAvailable": 2}),
+            ({"minAvailable": 0}, {"minAvailable": 0}),
+        ],
+    )
+    def test_it_allows_what_was_asked_for(self, availability: dict[str, Any], budget: dict[str, Any]) -> None:
+        """One pod at a time may go by default; a number or share given instead holds, zero too."""
+        pdb = render(replicas=3, database=DATABASE, availability=availability).disruption_budget
+        assert pdb is not None
+        assert {name: pdb["spec"][name] for name in budget} == budget
+        assert ("minAvailable" in pdb["spec"]) != ("maxUnavailable" in pdb["spec"])
+
+    def test_a_single_pod_never_blocks_a_drain(self) -> None:
+        """An agent that can't have more than one pod has no budget, whatever it asks for."""
+        assert render(availability={"minAvailable": 1}).disruption_budget is None
+        assert render(autoscaling={"maxReplicas": 1}).disruption_budget is None
+        assert render(database=DATABASE, autoscaling={"maxReplicas": 2}).disruption_budget is not None
+
+
+class TestNetworkPolicy:
+    OWN_NAMESPACE: dict[str, Any] = {"podSelector": {}}  # noqa: RUF012 - read only
+
+    def test_by_default_only_the_own_namespace_may_call(self) -> None:
+        """The runtime's port alone is open, to the agent's namespace alone; the pods may call whom they like."""
+        rules = policy()
+        assert rules["ingress"] == [{"from": [self.OWN_NAMESPACE], "ports": [{"protocol": "TCP", "port": "http"}]}]
+        assert rules["policyTypes"] == ["Ingress"]
+
+    def test_more_may_be_let_in(self) -> None:
+        """Namespaces by name and peers of any kind are let in beside the own namespace."""
+        rules = policy(
+            networkPolicy={"allowFromNamespaces": ["istio-system"], "allowFrom": [{"ipBlock": {"cidr": "::/0"}}]}
+        )
+        own, namespaces, block = rules["ingress"][0]["from"]
+        assert own == self.OWN_NAMESPACE
+        assert namespaces["namespaceSelector"]["matchExpressions"][0]["values"] == ["istio-system"]
+        assert block == {"ipBlock": {"cidr": "::/0"}}
+
+    @pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
+    def test_a_service_for_the_outside_is_open_to_it(self, kind: str) -> None:
+        """Who asks for a Service that outsiders reach gets one that they reach, unless allowFrom says who may."""
+        assert "from" not in policy(service={"type": kind})["ingress"][0]
+        closed = policy(service={"type": kind}, networkPolicy={"allowFrom": []})
+        assert closed["ingress"][0]["from"] == [self.OWN_NAMESPACE]
+
+    def test_what_pods_may_call_can_be_limited(self) -> None:
+        """With allowEgress only what it lists, and DNS, can be called; an empty list leaves DNS alone."""
+        dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+        assert policy(networkPolicy={"allowEgress": []})["egress"] == [dns]
+        rules = policy(networkPolicy={"allowEgress": [{"ports": [{"port": 443}], "to": [{"podSelector": {}}]}]})
+        assert rules["policyTypes"] == ["Ingress", "Egress"]
+        assert rules["egress"] == [dns, {"to": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": 443}]}]
+
+    def test_it_can_be_turned_off(self) -> None:
+        """Where another team writes the policies, the agent has none."""
+        assert render(networkPolicy={"enabled": False}).network_policy is None
