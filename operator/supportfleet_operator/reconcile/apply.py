@@ -1,0 +1,202 @@
+"""Carry out a plan: server-side apply under one field manager, one child after the other.
+
+A child that cannot be written becomes a problem of that child, and the others are written all the same. What the server
+cannot do at the moment (``Busy``, ``Unreachable``) goes up to the queue, which owns the retry.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from supportfleet_operator.cluster import ownership
+from supportfleet_operator.cluster.cache import Cache, is_owned_by
+from supportfleet_operator.cluster.client import FIELD_MANAGER, METADATA_ONLY, Client
+from supportfleet_operator.cluster.resources import (
+    AUTOSCALERS,
+    BY_KIND,
+    DEPLOYMENTS,
+    Manifest,
+    ObjectRef,
+)
+from supportfleet_operator.errors import Cause, Conflict, Forbidden, Invalid
+from supportfleet_operator.reconcile.desired import stamp
+from supportfleet_operator.reconcile.drift import differences
+from supportfleet_operator.reconcile.fieldpaths import remove
+from supportfleet_operator.reconcile.observe import Observed
+from supportfleet_operator.reconcile.plan import Plan, Removal, Write
+from supportfleet_operator.reconcile.policies import child_problem
+from supportfleet_operator.reconcile.policies.base import ChildProblem
+from supportfleet_operator.reconcile.settlements import Holder, Settlement, fingerprint
+
+HANDOVER: Final = f"{FIELD_MANAGER}-handover"
+"""Holds ``spec.replicas`` between the moment we let go of it and the moment the autoscaler first sets it."""
+SCALER: Final = "kube-controller-manager"
+"""The manager's name of every HorizontalPodAutoscaler."""
+
+_MANAGER: Final = re.compile(r'conflict with "([^"]+)"')
+_TERMINATING: Final = "NamespaceTerminating"
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a round did."""
+
+    written: list[Write] = field(default_factory=list)
+    removed: list[Removal] = field(default_factory=list)
+    problems: list[ChildProblem] = field(default_factory=list)
+
+    def wrote(self, kind: str) -> bool:
+        """Whether a child of this kind was written."""
+        return any(write.ref.kind == kind for write in self.written)
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """Writes children, and remembers what came of it."""
+
+    client: Client
+    cache: Cache
+    settlements: dict[str, Settlement]
+
+    async def carry_out(self, plan: Plan, observed: Observed, now: dt.datetime) -> Applied:
+        """Do what the plan says, in its order."""
+        applied = Applied()
+        for removal in plan.before:
+            await self._remove(removal, applied)
+        for write in plan.writes:
+            try:
+                problem = await self._write(write, observed, now)
+            except Forbidden as error:
+                if any(cause.reason == _TERMINATING for cause in error.causes):
+                    return applied  # the namespace goes, and everything in it
+                problem = _refused(write.ref, "Forbidden", str(error))
+            except Invalid as error:
+                problem = _refused(write.ref, "Refused", str(error))
+            if problem is None:
+                applied.written.append(write)
+            else:
+                applied.problems.append(problem)
+        for removal in plan.after:
+            await self._remove(removal, applied)
+        return applied
+
+    async def _remove(self, removal: Removal, applied: Applied) -> None:
+        if await self.client.delete(removal.ref, uid=removal.uid):
+            applied.removed.append(removal)
+        self.settlements.pop(removal.uid, None)
+
+    async def _write(self, write: Write, observed: Observed, now: dt.datetime) -> ChildProblem | None:
+        if write.live is None and (problem := await self._stranger(write, observed)):
+            return problem
+        manifest = write.manifest
+        if write.live is None and write.replicas is not None:
+            manifest = manifest | {"spec": manifest["spec"] | {"replicas": write.replicas}}
+        elif write.replicas is not None:
+            await self._hand_over(write)
+        if write.live is not None and write.tools:
+            await self._absorb(write)
+        answer, holders = await self._apply(manifest)
+        self.cache.put_own(answer)
+        self._settle(write, answer, holders, now)
+        return child_problem.conflict(write.ref, [(one.manager, one.field) for one in holders]) if holders else None
+
+    async def _stranger(self, write: Write, observed: Observed) -> ChildProblem | None:
+        """Whether the name is taken. The cache only knows what has our labels, so a look is worth a request."""
+        stranger = observed.strangers.get(write.ref) or await self.client.get(
+            BY_KIND[write.ref.kind], write.ref.namespace, write.ref.name, METADATA_ONLY
+        )
+        if stranger is None or is_owned_by(stranger, observed.uid):
+            return None
+        owners = [owner for owner in stranger["metadata"].get("ownerReferences") or () if owner.get("controller")]
+        whose = f"controlled by {owners[0]['kind']} {owners[0]['name']!r}" if owners else "not the operator's"
+        message = f"{write.ref} exists and is {whose}: it is left alone; delete or rename it, or rename the agent"
+        return ChildProblem(write.ref, "NameTaken", message)
+
+    async def _hand_over(self, write: Write) -> None:
+        """Let a manager of our own hold the number of pods: what nobody holds falls back to one."""
+        metadata = {"name": write.ref.name, "namespace": write.ref.namespace}
+        held = {
+            "apiVersion": write.manifest["apiVersion"],
+            "kind": write.ref.kind,
+            "metadata": metadata,
+            "spec": {"replicas": write.replicas},
+        }
+        await self.client.apply(held, manager=HANDOVER, force=True)
+
+    async def _absorb(self, write: Write) -> None:
+        """Take over what people set by hand, so that the apply that follows removes it."""
+        resource = BY_KIND[write.ref.kind]
+        live = await self.client.get(resource, write.ref.namespace, write.ref.name)
+        if live is None:
+            return
+        ours = write.ref.kind != DEPLOYMENTS.kind or "replicas" in write.manifest["spec"]
+        fields = ownership.absorb(live["metadata"].get("managedFields") or (), FIELD_MANAGER, replicas_are_ours=ours)
+        if fields is None:
+            return
+        await self.client.json_patch(
+            write.ref,
+            [
+                {"op": "replace", "path": "/metadata/managedFields", "value": fields},
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
+            ],
+        )
+
+    async def _apply(self, manifest: Manifest) -> tuple[Manifest, tuple[Holder, ...]]:
+        """Apply, leaving to other managers the fields that they hold."""
+        try:
+            return await self.client.apply(manifest), ()
+        except Conflict as error:
+            holders = _holders(error.causes)
+            if not holders:
+                raise  # not about fields: the object is being replaced at this moment
+        left = tuple([holder for holder in holders if not await self._may_override(holder, manifest)])
+        manifest = copy.deepcopy(manifest)
+        for holder in left:
+            remove(manifest, holder.field)
+        return await self.client.apply(manifest, force=True), left
+
+    async def _may_override(self, holder: Holder, manifest: Manifest) -> bool:
+        """People's tools and our own hand-over; a number of pods that an autoscaler left behind."""
+        if ownership.is_hand_tool(holder.manager) or holder.manager.startswith(FIELD_MANAGER):
+            return True
+        if holder.manager != SCALER or holder.field != ".spec.replicas":
+            return False
+        return not await self._is_scaled(manifest)
+
+    async def _is_scaled(self, manifest: Manifest) -> bool:
+        """Whether any autoscaler, such as one of KEDA's, still scales the Deployment."""
+        metadata = manifest["metadata"]
+        async for page in self.client.list_pages(AUTOSCALERS, metadata["namespace"]):
+            for scaler in page.items:
+                target = scaler["spec"]["scaleTargetRef"]
+                if (target["kind"], target["name"]) == (manifest["kind"], metadata["name"]):
+                    return True
+        return False
+
+    def _settle(self, write: Write, answer: Manifest, holders: tuple[Holder, ...], now: dt.datetime) -> None:
+        """Remember what is left different after the write, if anything is."""
+        uid, left = answer["metadata"]["uid"], differences(write.manifest, answer)
+        if left or holders:
+            self.settlements[uid] = Settlement(stamp(write.manifest), fingerprint(left), holders, now)
+        else:
+            self.settlements.pop(uid, None)
+
+
+def _holders(causes: Iterable[Cause]) -> tuple[Holder, ...]:
+    """Who holds which field, from the causes of a conflict."""
+    return tuple(
+        Holder(found.group(1), cause.field)
+        for cause in causes
+        if cause.reason == "FieldManagerConflict" and (found := _MANAGER.search(cause.message))
+    )
+
+
+def _refused(ref: ObjectRef, kind: Any, said: str) -> ChildProblem:
+    """The API server's own words, after the field of the agent that they are about."""
+    field_of_agent = child_problem.blame(said)
+    return ChildProblem(ref, kind, f"{field_of_agent}: {said}" if field_of_agent else f"{ref}: {said}")

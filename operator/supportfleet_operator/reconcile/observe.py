@@ -1,0 +1,125 @@
+"""Everything about one agent, gathered once into one frozen value; what is absent is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from supportfleet_operator.api import Problem
+from supportfleet_operator.cluster.cache import is_owned_by
+from supportfleet_operator.cluster.resources import (
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    JOBS,
+    PODS,
+    VOLUME_CLAIMS,
+    Manifest,
+    ObjectRef,
+    ref_of,
+)
+from supportfleet_operator.reconcile.desired import Desired
+from supportfleet_operator.reconcile.references import Missing
+from supportfleet_operator.reconcile.settlements import Settlement
+from supportfleet_operator.resources import COMPONENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One agent and what the cluster holds of it."""
+
+    agent: Mapping[str, Any]
+    """As the API server has it."""
+    desired: Desired | None
+    """None for a spec that is not valid; ``problems`` says why."""
+    problems: tuple[Problem, ...] = ()
+    children: Mapping[ObjectRef, Manifest]
+    """What the agent controls."""
+    strangers: Mapping[ObjectRef, Manifest]
+    """What carries the agent's labels but is controlled by something else, such as an agent of the same name before."""
+    pods: tuple[Manifest, ...]
+    missing: tuple[Missing, ...] = ()
+    """What the spec refers to and the cluster does not have."""
+    settlements: Mapping[str, Settlement]
+    """By uid of a child: what its last write came to."""
+
+    @property
+    def uid(self) -> str:
+        """The agent's uid, which its children's owner references carry."""
+        return str(self.agent["metadata"]["uid"])
+
+    def child(self, manifest: Manifest | None) -> Manifest | None:
+        """The live object of a desired manifest."""
+        return self.children.get(ref_of(manifest)) if manifest else None
+
+    @property
+    def deployment(self) -> Manifest | None:
+        """The agent's Deployment."""
+        return self._of(DEPLOYMENTS.kind)
+
+    @property
+    def autoscaler(self) -> Manifest | None:
+        """The agent's autoscaler."""
+        return self._of(AUTOSCALERS.kind)
+
+    @property
+    def claim(self) -> Manifest | None:
+        """The claim for models that the agent owns."""
+        return self._of(VOLUME_CLAIMS.kind)
+
+    @property
+    def jobs(self) -> list[Manifest]:
+        """The agent's model Jobs."""
+        return [child for ref, child in self.children.items() if ref.kind == JOBS.kind]
+
+    @property
+    def agent_pods(self) -> list[Manifest]:
+        """Pods that answer customers, without those on their way out."""
+        return [pod for pod in self.pods if _component(pod) == "agent" and not is_leaving(pod)]
+
+    def pods_of(self, job: Manifest) -> list[Manifest]:
+        """Pods of one Job."""
+        return [pod for pod in self.pods if is_owned_by(pod, job["metadata"]["uid"])]
+
+    def _of(self, kind: str) -> Manifest | None:
+        return next((child for ref, child in self.children.items() if ref.kind == kind), None)
+
+
+def observe(
+    agent: Mapping[str, Any],
+    found: Sequence[Manifest],
+    *,
+    desired: Desired | None,
+    problems: tuple[Problem, ...] = (),
+    missing: tuple[Missing, ...] = (),
+    settlements: Mapping[str, Settlement],
+) -> Observed:
+    """Sort what the cache has of an agent."""
+    uid = agent["metadata"]["uid"]
+    children: dict[ObjectRef, Manifest] = {}
+    strangers: dict[ObjectRef, Manifest] = {}
+    pods = []
+    for manifest in found:
+        if manifest["kind"] == PODS.kind:
+            pods.append(manifest)
+        else:
+            (children if is_owned_by(manifest, uid) else strangers)[ref_of(manifest)] = manifest
+    return Observed(
+        agent=agent,
+        desired=desired,
+        problems=problems,
+        children=children,
+        strangers=strangers,
+        pods=tuple(pods),
+        missing=missing,
+        settlements=settlements,
+    )
+
+
+def is_leaving(manifest: Mapping[str, Any]) -> bool:
+    """Whether an object is being deleted."""
+    return bool(manifest["metadata"].get("deletionTimestamp"))
+
+
+def _component(manifest: Mapping[str, Any]) -> str:
+    return str((manifest["metadata"].get("labels") or {}).get(COMPONENT, ""))

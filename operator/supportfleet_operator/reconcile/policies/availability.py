@@ -1,0 +1,32 @@
+"""Fewer pods are ready than the agent should have."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from supportfleet_operator.reconcile.policies.base import Finding, View
+
+REASON: Final = "InsufficientReplicas"
+
+
+def check(view: View) -> Finding | None:
+    """Ready pods against the fixed number, or against the autoscaler's minimum."""
+    deployment = view.observed.deployment
+    if deployment is None:
+        return None
+    available = (deployment.get("status") or {}).get("availableReplicas", 0)
+    wanted = required(view)
+    if available >= wanted:
+        return None
+    name = deployment["metadata"]["name"]
+    return Finding(
+        REASON,
+        f"{available} of {wanted} pods are ready: see `kubectl get pods -l supportfleet.dev/agent={name}`",
+        stalled=False,
+    )
+
+
+def required(view: View) -> int:
+    """Pods that must be ready. Those that an autoscaler is adding at the moment don't count."""
+    scaling = view.spec.autoscaling
+    return int(scaling.min_replicas if scaling is not None else view.spec.replicas)

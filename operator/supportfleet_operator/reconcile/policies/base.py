@@ -1,0 +1,64 @@
+"""What policies look at, and what they find."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from supportfleet_operator.cluster.resources import ObjectRef
+from supportfleet_operator.reconcile.observe import Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why an agent is not Ready: the condition's reason, and a message with the field and the remedy."""
+
+    reason: str
+    message: str
+    stalled: bool = True
+    """kstatus: whether it takes a change from outside. Otherwise the operator or the cluster is still working on it."""
+    recheck: float | None = None
+    """Seconds after which to look again, where no event may come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildProblem:
+    """A child that could not be written as rendered."""
+
+    ref: ObjectRef
+    kind: Literal["NameTaken", "FieldConflict", "Refused", "Forbidden"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything a policy may look at."""
+
+    observed: Observed
+    now: dt.datetime
+    problems: tuple[ChildProblem, ...] = ()
+    """What the writes of this round met."""
+
+    @property
+    def spec(self) -> Any:
+        """The parsed spec; policies after ``invalid_spec`` have one."""
+        assert self.observed.desired is not None  # noqa: S101 - the chain's order guarantees it
+        return self.observed.desired.agent.spec
+
+
+def parse_time(text: str | None) -> dt.datetime | None:
+    """A timestamp of the API server."""
+    return dt.datetime.fromisoformat(text) if text else None
+
+
+def age(view: View, text: str | None) -> float:
+    """Seconds since a timestamp; 0 without one."""
+    then = parse_time(text)
+    return max(0.0, (view.now - then).total_seconds()) if then else 0.0
+
+
+def condition(manifest: Any, kind: str) -> dict[str, Any] | None:
+    """A condition of an object by its type, or None."""
+    conditions = ((manifest or {}).get("status") or {}).get("conditions") or ()
+    return next((one for one in conditions if one["type"] == kind), None)

@@ -1,0 +1,24 @@
+"""The rollout has made no progress for the Deployment's deadline."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from supportfleet_operator.reconcile.policies.base import Finding, View, condition
+from supportfleet_operator.reconcile.policies.rollout import is_outdated
+
+REASON: Final = "ProgressDeadlineExceeded"
+
+
+def check(view: View) -> Finding | None:
+    """The Deployment's own verdict, unless it is about the spec of before."""
+    deployment = view.observed.deployment
+    progressing = condition(deployment, "Progressing")
+    if deployment is None or is_outdated(deployment) or progressing is None or progressing.get("reason") != REASON:
+        return None
+    name = deployment["metadata"]["name"]
+    return Finding(
+        REASON,
+        "new pods did not become ready in time: see why with "
+        f"`kubectl describe pods -l supportfleet.dev/agent={name}` and `kubectl logs deployment/{name}`",
+    )

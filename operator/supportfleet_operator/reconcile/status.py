@@ -1,0 +1,189 @@
+"""Report what was found: one status, written once and only when it differs, and Events for what changed in it.
+
+``Reconciling`` and ``Stalled`` follow kstatus: they are present only while they hold, and at most one of them does.
+A condition's ``lastTransitionTime`` moves only when its status does.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+from supportfleet_operator.api import (
+    ACCEPTED,
+    MODEL_SYNCED,
+    READY,
+    RECONCILING,
+    SCALING_ACTIVE,
+    STALLED,
+    Condition,
+    ModelStatus,
+    Phase,
+    SupportAgentStatus,
+)
+from supportfleet_operator.cluster.recorder import News
+from supportfleet_operator.reconcile.observe import Observed
+from supportfleet_operator.reconcile.policies import (
+    availability,
+    invalid_spec,
+    missing_reference,
+    model_sync,
+    scaling,
+)
+from supportfleet_operator.reconcile.policies.base import Finding, View, condition
+from supportfleet_operator.reconcile.policies.model_sync import Gate
+from supportfleet_operator.reconcile.policies.suspended import REASON as SUSPENDED
+from supportfleet_operator.resources import MODEL_DIGEST, selector_text
+
+OURS: Final = (READY, ACCEPTED, MODEL_SYNCED, SCALING_ACTIVE, RECONCILING, STALLED)
+"""The conditions that the operator writes, in their order."""
+AVAILABLE: Final = "Available"
+VALID: Final = "Valid"
+NEWSWORTHY: Final = (READY, ACCEPTED, MODEL_SYNCED)
+DIGEST_SHOWN: Final = len("sha256:") + 12
+
+Truth = Literal["True", "False", "Unknown"]
+Told = tuple[Truth, str, str]
+"""Status, reason and message of a condition."""
+
+
+def status_of(view: View, gate: Gate, finding: Finding | None) -> dict[str, Any]:
+    """The status that the agent should have."""
+    observed = view.observed
+    deployment = (observed.deployment or {}).get("status") or {}
+    told = dict(_conditions(view, gate, finding))
+    before = {one["type"]: one for one in (observed.agent.get("status") or {}).get("conditions") or ()}
+    generation = int(observed.agent["metadata"].get("generation", 0))
+    desired = observed.desired
+    return SupportAgentStatus(
+        observed_generation=generation,
+        phase=_phase(view, gate, finding),
+        replicas=deployment.get("replicas", 0),
+        ready_replicas=deployment.get("readyReplicas", 0),
+        updated_replicas=deployment.get("updatedReplicas", 0),
+        selector=selector_text(desired.agent) if desired else (observed.agent.get("status") or {}).get("selector"),
+        model=_model(observed, gate),
+        conditions=tuple(
+            _condition(kind, told[kind], before.get(kind), generation, view.now) for kind in OURS if kind in told
+        ),
+    ).manifest()
+
+
+def is_current(agent: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether the agent has this status already; conditions of other writers don't count."""
+    return _ours(agent.get("status") or {}) == _ours(status)
+
+
+def news(agent: Mapping[str, Any], status: Mapping[str, Any]) -> Iterator[News]:
+    """Events for the conditions whose status or reason changed."""
+    stalled = condition({"status": status}, STALLED) is not None
+    for kind in NEWSWORTHY:
+        now, before = condition({"status": status}, kind), condition(agent, kind)
+        if now is None or (before and (before["status"], before["reason"]) == (now["status"], now["reason"])):
+            continue
+        if before is None and kind == ACCEPTED and now["status"] == "True":
+            continue  # no news: it is what one expects of a new agent
+        bad = now["status"] == "False" and (stalled or kind == ACCEPTED)
+        yield News("Warning" if bad else "Normal", now["reason"], f"{kind}: {now['message']}")
+
+
+def _conditions(view: View, gate: Gate, finding: Finding | None) -> Iterator[tuple[str, Told]]:
+    yield READY, ("False", finding.reason, finding.message) if finding else ("True", AVAILABLE, _praise(view))
+    yield ACCEPTED, _accepted(view)
+    if model := _model_synced(view, gate, finding):
+        yield MODEL_SYNCED, model
+    if view.observed.desired is not None and (active := scaling.check(view)):
+        yield SCALING_ACTIVE, (active.status, active.reason, active.message)
+    if finding and finding.stalled:
+        yield STALLED, ("True", finding.reason, finding.message)
+    elif finding and finding.reason != SUSPENDED:
+        yield RECONCILING, ("True", finding.reason, finding.message)
+
+
+def _accepted(view: View) -> Told:
+    for check in (invalid_spec.check, missing_reference.check):
+        if found := check(view):
+            return "False", found.reason, found.message
+    return "True", VALID, "the spec is valid, and everything it refers to exists"
+
+
+def _model_synced(view: View, gate: Gate, finding: Finding | None) -> Told | None:
+    """Where the model stands; what nobody looks at while the agent is suspended or invalid stays as it was."""
+    desired = view.observed.desired
+    if desired is None or (desired.agent.spec.model is not None and gate.state == "NotNeeded"):
+        before = condition(view.observed.agent, MODEL_SYNCED)
+        return (before["status"], before["reason"], before["message"]) if before else None
+    if desired.agent.spec.model is None:
+        return None
+    if gate.is_open:
+        return "True", gate.reason, gate.message
+    if gate.reason == model_sync.DOWNLOADING and finding and finding.reason != model_sync.NOT_READY:
+        return "False", finding.reason, finding.message  # what keeps the sync's own pod from running
+    return "False", gate.reason, gate.message
+
+
+def _praise(view: View) -> str:
+    deployment = (view.observed.deployment or {}).get("status") or {}
+    available, wanted = deployment.get("availableReplicas", 0), availability.required(view)
+    model = view.spec.model
+    on = f" on model {model.version!r} ({model.digest[:DIGEST_SHOWN]}…)" if model else ""
+    return f"{available} pods are ready, {wanted} are needed{on}"
+
+
+def _model(observed: Observed, gate: Gate) -> ModelStatus | None:
+    """The model verified last, and how many ready pods were made for it."""
+    before = (observed.agent.get("status") or {}).get("model") or {}
+    version, digest = before.get("version"), before.get("digest")
+    if observed.desired is not None:
+        wanted = observed.desired.agent.spec.model
+        if wanted is None:
+            return None
+        if gate.state == "Synced":
+            version, digest = wanted.version, wanted.digest
+    if digest is None:
+        return None
+    loaded = sum(1 for pod in observed.agent_pods if _annotation(pod) == digest and _is_ready(pod))
+    return ModelStatus(version=version, digest=digest, loaded_pods=loaded)
+
+
+def _annotation(pod: Mapping[str, Any]) -> str | None:
+    value: str | None = (pod["metadata"].get("annotations") or {}).get(MODEL_DIGEST)
+    return value
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    found = condition(pod, READY)
+    return found is not None and found["status"] == "True"
+
+
+def _phase(view: View, gate: Gate, finding: Finding | None) -> Phase:
+    deployment = view.observed.deployment
+    if finding is None:
+        return "Ready"
+    if finding.reason == SUSPENDED:
+        return "Suspended"
+    if finding.stalled or finding.reason == availability.REASON:
+        return "Degraded" if deployment is not None else "Pending"
+    if not gate.is_open:
+        return "SyncingModel"
+    return "Pending" if deployment is None else "Progressing"
+
+
+def _condition(kind: str, told: Told, before: Mapping[str, Any] | None, generation: int, now: dt.datetime) -> Condition:
+    status, reason, message = told
+    same = before is not None and before["status"] == status
+    since = before["lastTransitionTime"] if before is not None and same else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message,
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+
+
+def _ours(status: Mapping[str, Any]) -> dict[str, Any]:
+    conditions = {one["type"]: one for one in status.get("conditions") or () if one["type"] in OURS}
+    return {**status, "conditions": conditions}
