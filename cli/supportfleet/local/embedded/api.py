@@ -15,6 +15,8 @@ from supportfleet.local.embedded.certificates import Pair
 FIELD_MANAGER = "supportfleet-local"
 REQUEST_SECONDS = 15
 MISSING = 404
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
 
 Manifest = Mapping[str, Any]
 
@@ -70,14 +72,20 @@ class Api:
 
     async def apply(self, manifest: Manifest) -> None:
         """Have an object as given."""
-        await self._send("PATCH", f"{path_of(manifest)}?fieldManager={FIELD_MANAGER}&force=true", manifest)
+        await self._send("PATCH", f"{path_of(manifest)}?fieldManager={FIELD_MANAGER}&force=true", manifest, APPLY)
+
+    async def merge(self, path: str, change: Manifest) -> None:
+        """Change some fields of an object."""
+        await self._send("PATCH", f"{path}?fieldManager={FIELD_MANAGER}", change, MERGE)
 
     async def delete(self, path: str) -> None:
         """Delete an object, if it is there."""
         await self._send("DELETE", path)
 
-    async def _send(self, method: str, path: str, body: Manifest | None = None) -> dict[str, Any] | None:
-        headers = {"Content-Type": "application/apply-patch+yaml"} if body is not None else {}
+    async def _send(
+        self, method: str, path: str, body: Manifest | None = None, kind: str = "application/json"
+    ) -> dict[str, Any] | None:
+        headers = {"Content-Type": kind}
         try:
             data = json.dumps(body) if body is not None else None
             async with self.session.request(method, f"{self.server}{path}", data=data, headers=headers) as response:

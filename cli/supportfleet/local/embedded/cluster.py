@@ -11,6 +11,7 @@ from supportfleet.local.embedded.context import Context, together
 from supportfleet.local.embedded.daemons import Daemon
 
 API_SECONDS = 120
+ADDON_SECONDS = 120
 
 
 async def up(context: Context) -> None:
@@ -84,7 +85,11 @@ async def _start_controllers(context: Context, pki: controlplane.Pki) -> None:
 
 
 async def _start_addon(context: Context, api: Api, addon: Addon) -> None:
-    for daemon in addon.daemons(context):
-        await context.daemons.ensure(daemon)
+    # What its processes may do is among the objects.
     for manifest in addon.manifests(context):
         await api.apply(manifest)
+    daemons = addon.daemons(context)
+    for daemon in daemons:
+        await context.daemons.ensure(daemon)
+    names = [daemon.name for daemon in daemons]
+    await context.daemons.wait(names, lambda: addon.ready(context, api), addon.name, seconds=ADDON_SECONDS)

@@ -19,12 +19,6 @@ from supportfleet.local.embedded.certificates import (
 from supportfleet.local.embedded.controlplane import API_PORT, Pki
 from supportfleet.local.embedded.layout import CLUSTER_DOMAIN, Addresses, Layout, NodeLayout
 
-# Programs that run beside the control plane and are users like any other: what they may do, RBAC says.
-DNS_USER = "supportfleet:coredns"
-METRICS_USER = "supportfleet:metrics-server"
-VOLUMES_USER = "supportfleet:local-path-provisioner"
-MESH_USER = "supportfleet:istiod"
-
 
 @dataclass(frozen=True)
 class Identities:

@@ -106,8 +106,14 @@ async def wait_ready(context: Context, api: Api) -> None:
 
 async def ready_nodes(api: Api) -> set[str]:
     """The names of the nodes that are Ready."""
-    listed = await api.get("/api/v1/nodes") or {"items": []}
-    return {node["metadata"]["name"] for node in listed["items"] if is_ready(node)}
+    return {node["metadata"]["name"] for node in await listed(api) if is_ready(node)}
+
+
+async def listed(api: Api) -> list[dict[str, Any]]:
+    """Every Node object."""
+    answer = await api.get("/api/v1/nodes") or {}
+    items: list[dict[str, Any]] = answer.get("items", [])
+    return items
 
 
 def is_ready(node: Mapping[str, Any]) -> bool:

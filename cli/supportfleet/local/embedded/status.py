@@ -73,12 +73,11 @@ async def _ask_api(context: Context) -> dict[str, Any]:
 
 
 async def _nodes(api: Api) -> list[dict[str, Any]]:
-    listed = await api.get("/api/v1/nodes") or {"items": []}
     return [
         {
             "name": node["metadata"]["name"],
             "ready": nodes.is_ready(node),
             "address": next((a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"), ""),
         }
-        for node in listed["items"]
+        for node in await nodes.listed(api)
     ]
