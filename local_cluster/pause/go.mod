@@ -1,0 +1,3 @@
+module supportfleet.dev/pause
+
+go 1.22
