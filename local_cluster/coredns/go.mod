@@ -1,3 +1,4 @@
+// Dependencies shared with ../kubernetes have its versions: scripts/align_go_modules.py.
 module supportfleet.dev/local-cluster/coredns
 
 go 1.26.0
@@ -8,7 +9,7 @@ require (
 	github.com/apparentlymart/go-cidr v1.1.1 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
-	github.com/coredns/caddy v1.1.1 // indirect
+	github.com/coredns/caddy v1.1.4 // indirect
 	github.com/coreos/go-systemd/v22 v22.5.0 // indirect
 	github.com/davecgh/go-spew v1.1.1 // indirect
 	github.com/dnstap/golang-dnstap v0.4.0 // indirect
@@ -79,8 +80,6 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
-exclude github.com/coredns/caddy v1.1.4
-
 exclude github.com/coreos/go-systemd/v22 v22.7.0
 
 exclude github.com/davecgh/go-spew v1.1.2-0.20180830191138-d8f796af33cc
@@ -96,8 +95,6 @@ exclude github.com/go-openapi/jsonpointer v1.0.0
 exclude github.com/go-openapi/jsonreference v1.0.0
 
 exclude github.com/go-openapi/swag v0.27.1
-
-exclude github.com/golang-jwt/jwt/v5 v5.3.1
 
 exclude github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2
 

@@ -1,3 +1,4 @@
+// Dependencies shared with ../kubernetes have its versions: scripts/align_go_modules.py.
 module supportfleet.dev/local-cluster/etcd
 
 go 1.24.0

@@ -1,3 +1,4 @@
+// Dependencies shared with ../kubernetes have its versions: scripts/align_go_modules.py.
 module supportfleet.dev/local-cluster/local-path-provisioner
 
 go 1.25.0

