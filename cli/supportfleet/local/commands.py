@@ -99,7 +99,7 @@ def kubeconfig(name: str, only_path: bool) -> None:  # noqa: FBT001
 @name_option
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE_OR_TAR...")
 def load_image(name: str, images: tuple[str, ...]) -> None:
-    """Get images into every node: archives (docker save), or supportfleet/operator:dev and the like, built if needed."""
+    """Get images into every node: archives, or supportfleet/operator:dev and the like, built if needed."""
 
     async def load(cluster: Provider, progress: Progress) -> None:
         for image in images:

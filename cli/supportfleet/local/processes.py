@@ -8,6 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from supportfleet.errors import CommandError
 
@@ -47,8 +48,9 @@ async def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: str | BinaryIO | None = None,
 ) -> Output:
-    """Run a program with no input; raise `ProgramError` unless it exits 0 in time.
+    """Run a program, with no input unless given; raise `ProgramError` unless it exits 0 in time.
 
     It gets a process group of its own, so that a timeout or a cancelled task ends its children with it.
     """
@@ -56,7 +58,7 @@ async def run(
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=_input(stdin),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=dict(env) if env is not None else None,
@@ -68,7 +70,7 @@ async def run(
         raise ProgramError(f"can't start `{shown}`: {error.strerror}") from error
     try:
         async with asyncio.timeout(timeout_s):
-            stdout, stderr = await process.communicate()
+            stdout, stderr = await process.communicate(stdin.encode() if isinstance(stdin, str) else None)
     except TimeoutError as error:
         raise ProgramError(f"`{shown}` took more than {timeout_s:.0f} s and was ended") from error
     finally:
@@ -80,6 +82,12 @@ async def run(
         how = f"exited with {process.returncode}" if process.returncode > 0 else f"got signal {-process.returncode}"
         raise ProgramError(f"`{shown}` {how}", output=said, returncode=process.returncode)
     return output
+
+
+def _input(stdin: str | BinaryIO | None) -> int | BinaryIO:
+    if stdin is None:
+        return asyncio.subprocess.DEVNULL
+    return asyncio.subprocess.PIPE if isinstance(stdin, str) else stdin
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -41,23 +41,6 @@ class Options:
         return cls(nodes, istio, assume_yes, fast=os.environ.get("SUPPORTFLEET_FAST") == "1")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `up` was asked for. None: as the cluster was made, or one node for a new one."""
-
-    nodes: int | None = None
-    istio: bool = False
-    # Install what is missing without asking.
-    assume_yes: bool = False
-    # Data need not survive a crash of the machine.
-    fast: bool = False
-
-    @classmethod
-    def from_environment(cls, *, nodes: int | None = None, istio: bool = False, assume_yes: bool = False) -> "Options":
-        """With SUPPORTFLEET_FAST=1 tests say that they need no durable disk."""
-        return cls(nodes, istio, assume_yes, fast=os.environ.get("SUPPORTFLEET_FAST") == "1")
-
-
 class Provider(Protocol):
     """One cluster."""
 

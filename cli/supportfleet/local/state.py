@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass
@@ -70,6 +71,15 @@ def load(name: str) -> Record | None:
 def save(record: Record) -> None:
     """Remember a cluster."""
     files.write(folder(record.name) / "cluster.json", files.to_json(asdict(record)))
+
+
+def forget(name: str) -> bool:
+    """Remove a cluster's folder; say whether there was one."""
+    path = folder(name)
+    if not path.exists():
+        return False
+    shutil.rmtree(path)
+    return True
 
 
 def known() -> list[Record]:

@@ -4,7 +4,7 @@ Everything here can be run again: what is there and as it should be is left alon
 be different is made or started. So an interrupted `up` is resumed, and a damaged cluster is healed, by `up`.
 """
 
-from supportfleet.local.embedded import controlplane, files, namespaces, nodes
+from supportfleet.local.embedded import controlplane, files, logs, namespaces, nodes, teardown
 from supportfleet.local.embedded.addons import ADDONS, Addon
 from supportfleet.local.embedded.api import Api, connect
 from supportfleet.local.embedded.context import Context, together
@@ -24,13 +24,28 @@ async def up(context: Context) -> None:
     addons = [addon for addon in ADDONS if addon.wanted(context)]
     async with connect(context.identities.server, pki.authority.certificate, admin) as api:
         await together(
+            context.daemons.ensure(logs.rotation(context.layout)),
             _control_plane_and_addons(context, api, pki, addons),
             *(addon.prepare(context) for addon in addons),
             *(nodes.start(context, number) for number in context.node_numbers),
         )
+        await _remove_surplus(context, api)
         if context.record.nodes:
             await nodes.wait_ready(context, api)
     context.daemons.require(context.daemons.names())
+
+
+async def _remove_surplus(context: Context, api: Api) -> None:
+    """Remove nodes that the cluster is no longer to have."""
+    wanted = {context.layout.node(number).name for number in context.node_numbers}
+    surplus = [number for number in context.layout.node_numbers() if number not in context.node_numbers]
+    for number in surplus:
+        scope = teardown.Scope.of_node(context.layout.node(number))
+        await teardown.remove(scope, context.daemons.cgroups)
+    for node in await nodes.listed(api):
+        name = node["metadata"]["name"]
+        if name not in wanted and name.startswith(context.layout.node_prefix):
+            await api.delete(f"/api/v1/nodes/{name}")
 
 
 def make_folders(context: Context) -> None:

@@ -34,14 +34,14 @@ class Context:
         return range(1, self.record.nodes + 1)
 
 
-async def together(*parts: Coroutine[Any, Any, Any]) -> None:
-    """Do these side by side; the first failure ends the others and is the one that is raised."""
+async def together(*parts: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Do these side by side and return their results; the first failure ends the others and is the one raised."""
     try:
         async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(part)
+            tasks = [group.create_task(part) for part in parts]
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
+    return [task.result() for task in tasks]
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:

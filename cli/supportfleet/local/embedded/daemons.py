@@ -24,6 +24,7 @@ Check = Callable[[], Awaitable[bool]]
 
 # Field 22 of /proc/PID/stat is the start time: the 20th after the command name.
 LAUNCH = """
+exec 2>&1
 set -eu
 record=$1 procs=$2 log=$3 digest=$4
 shift 4
@@ -132,10 +133,15 @@ class Daemons:
         (self.cgroups.tracking / cgroup).mkdir(parents=True, exist_ok=True)
         record = self.layout.daemons / daemon.name
         record.unlink(missing_ok=True)
-        places = (record, self.cgroups.tracking / cgroup / "cgroup.procs", self.log(daemon.name))
+        places: tuple[str | Path, ...] = (
+            record,
+            self.cgroups.tracking / cgroup / "cgroup.procs",
+            self.log(daemon.name),
+        )
         said = await run(
-            *("setsid", "--fork", "/bin/sh", "-c", LAUNCH, "supportfleet", *places, digest, *daemon.entering),
-            timeout=LAUNCH_SECONDS,
+            *("setsid", "--fork", "/bin/sh", "-c", LAUNCH, "supportfleet"),
+            *(*places, digest, *daemon.entering),
+            seconds=LAUNCH_SECONDS,
             environment={"PATH": SEARCH_PATH, **daemon.environment},
         )
         if self.record(daemon.name) is None:

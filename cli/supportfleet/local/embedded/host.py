@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from supportfleet.errors import CommandError
+from supportfleet.errors import ClusterError
+from supportfleet.local import processes
 
 PROC = Path("/proc")
 # Programs of distributions are in sbin, which is not on everyone's PATH.
@@ -23,36 +24,13 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 async def run(
     *command: str | Path,
-    stdin: str | BinaryIO = "",
-    timeout: float = 60,
+    stdin: str | BinaryIO | None = None,
+    seconds: float = 60,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program to its end and return its standard output; a failure carries what it said."""
-    words = [str(word) for word in command]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=asyncio.subprocess.PIPE if isinstance(stdin, str) else stdin,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/root", **(environment or {})},
-        )
-    except FileNotFoundError as error:
-        raise CommandError(f"{words[0]} is not installed", remedy="Run supportfleet local prepare.") from error
-    try:
-        async with asyncio.timeout(timeout):
-            output, errors = await process.communicate(stdin.encode() if isinstance(stdin, str) else None)
-    except BaseException as error:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        if isinstance(error, TimeoutError):
-            raise CommandError(f"{' '.join(words)} took more than {timeout:.0f} s") from error
-        raise
-    if process.returncode:
-        said = errors.decode(errors="replace").strip() or f"exit {process.returncode}"
-        raise CommandError(f"{' '.join(words)}: {said}")
-    return output.decode(errors="replace")
+    """Run a program to its end, in an environment of its own, and return what it printed."""
+    env = {"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/root", **(environment or {})}
+    return (await processes.run(command, timeout_s=seconds, env=env, stdin=stdin)).stdout
 
 
 @dataclass(frozen=True)
@@ -119,7 +97,7 @@ def send(pid: int, number: signal.Signals, still_meant: Callable[[int], bool]) -
         os.close(held)
 
 
-def processes() -> Iterator[int]:
+def all_processes() -> Iterator[int]:
     """The number of every process."""
     return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdecimal())
 
@@ -172,7 +150,7 @@ class Cgroups:
                 return mount.path
         if self.roots:
             return self.roots[0]
-        raise CommandError("no cgroup hierarchy is mounted", remedy="Mount cgroup2 on /sys/fs/cgroup.")
+        raise ClusterError("no cgroup hierarchy is mounted", remedy="Mount cgroup2 on /sys/fs/cgroup.")
 
     def make(self, cgroup: str) -> None:
         """Create a cgroup in every hierarchy."""

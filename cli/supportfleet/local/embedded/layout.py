@@ -168,6 +168,16 @@ class Layout:
         """One node's part of it."""
         return NodeLayout(self, number)
 
+    @property
+    def node_prefix(self) -> str:
+        """How the names of Node objects of this cluster begin."""
+        return f"{self.name}-node"
+
+    def node_numbers(self) -> list[int]:
+        """The nodes that have a folder."""
+        numbers = (path.name.removeprefix("node") for path in self.folder.glob("node*"))
+        return sorted(int(number) for number in numbers if number.isdecimal())
+
 
 @dataclass(frozen=True)
 class NodeLayout:
@@ -191,7 +201,7 @@ class NodeLayout:
     @property
     def name(self) -> str:
         """The Node object."""
-        return f"{self.cluster.name}-{self.label}"
+        return f"{self.cluster.node_prefix}{self.number}"
 
     @property
     def namespace(self) -> str:

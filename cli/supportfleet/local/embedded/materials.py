@@ -1,11 +1,11 @@
 """What a cluster is made from: Debian packages, programs and images, each made once and kept in the cache."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from supportfleet.local import binaries, images, packages
+from supportfleet.local.embedded.context import together
 from supportfleet.local.progress import Progress
 
 # Images that a node itself needs: the sandbox of every pod, and a shell for the helper pods of volumes.
@@ -23,9 +23,9 @@ class Materials:
 
 async def gather(wanted: Iterable[str], *, istio: bool, assume_yes: bool, progress: Progress) -> Materials:
     """Have programs and the wanted images in the cache."""
-    await packages.ensure_packages(packages.CLUSTER_PACKAGES, progress=progress, assume_yes=assume_yes)
+    await packages.ensure_packages(progress=progress, assume_yes=assume_yes)
     groups = ["core", "istio"] if istio else ["core"]
-    async with asyncio.TaskGroup() as group:
-        programs = group.create_task(binaries.ensure(groups, progress=progress))
-        archives = group.create_task(images.build(list(wanted), progress=progress))
-    return Materials(programs.result(), archives.result())
+    programs, archives = await together(
+        binaries.ensure(groups, progress=progress), images.build(list(wanted), progress=progress)
+    )
+    return Materials(programs, archives)

@@ -15,7 +15,7 @@ A node also has a mount namespace (see NodeLayout), held by a file as network na
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -42,15 +42,17 @@ def namespaces() -> list[str]:
 
 
 async def ip(*commands: str, namespace: str = "") -> None:
-    """Carry out commands of ip(8) in one go."""
+    """Carry out several commands at once."""
     where = ("-n", namespace) if namespace else ()
-    await run("ip", *where, "-batch", "-", stdin="\n".join(commands) + "\n", timeout=20)
+    if not commands:
+        return
+    await run("ip", *where, "-batch", "-", stdin="\n".join(commands) + "\n", seconds=20)
 
 
 async def links(namespace: str = "") -> set[str]:
     """The names of the links in a namespace."""
     where = ("-n", namespace) if namespace else ()
-    return {link["ifname"] for link in json.loads(await run("ip", *where, "-json", "link", "show", timeout=20))}
+    return {link["ifname"] for link in json.loads(await run("ip", *where, "-json", "link", "show", seconds=20))}
 
 
 async def taken_ranges(but: Layout) -> list[IPv4Network]:
@@ -88,7 +90,7 @@ def require_free(layout: Layout, addresses: Addresses, taken: Iterable[IPv4Netwo
         )
 
 
-async def ensure_control(layout: Layout, addresses: Addresses, node_numbers: Iterable[int]) -> None:
+async def ensure_control(layout: Layout, addresses: Addresses, numbers: Sequence[int]) -> None:
     """The control namespace with its bridge, the link from this machine, and routes in both."""
     namespace = layout.control_namespace
     await _ensure_namespace(namespace)
@@ -97,7 +99,7 @@ async def ensure_control(layout: Layout, addresses: Addresses, node_numbers: Ite
     if layout.host_link not in await links():
         await _remove_link(namespace, "host")
         await ip(f"link add {layout.host_link} type veth peer name host netns {namespace}")
-    to_pods = [f"route replace {addresses.pod_range(n)} via {addresses.node(n)}" for n in node_numbers]
+    to_pods = [f"route replace {addresses.pod_range(n)} via {addresses.node(n)}" for n in numbers]
     # Services are found at the first node: its kube-proxy knows all of them.
     to_services = [f"route replace {addresses.services} via {addresses.node(1)}"] if to_pods else []
     await ip(
@@ -114,6 +116,17 @@ async def ensure_control(layout: Layout, addresses: Addresses, node_numbers: Ite
         f"link set {layout.host_link} up",
         *(*to_pods, *to_services),
     )
+    ranges = {str(addresses.services), *(str(addresses.pod_range(number)) for number in numbers)}
+    for where, device in (("", layout.host_link), (namespace, "br0")):
+        await _drop_stale_routes(where, device, ranges if numbers else set())
+
+
+async def _drop_stale_routes(namespace: str, device: str, wanted: set[str]) -> None:
+    """Remove the routes to nodes that the cluster has no more."""
+    where = ("-n", namespace) if namespace else ()
+    routes = json.loads(await run("ip", *where, "-4", "-json", "route", "show", "dev", device))
+    stale = [route["dst"] for route in routes if "gateway" in route and route["dst"] not in wanted]
+    await ip(*(f"route delete {destination} dev {device}" for destination in stale), namespace=namespace)
 
 
 async def ensure_node(node: NodeLayout, addresses: Addresses) -> None:
@@ -137,7 +150,7 @@ async def _ensure_namespace(name: str) -> None:
     if name not in {mount.path.name for mount in mounts() if mount.path.parent == NETNS_ROOT}:
         # A file that holds no namespace is what an interrupted `ip netns add` leaves.
         (NETNS_ROOT / name).unlink(missing_ok=True)
-        await run("ip", "netns", "add", name, timeout=20)
+        await run("ip", "netns", "add", name, seconds=20)
 
 
 async def _remove_link(namespace: str, name: str) -> None:

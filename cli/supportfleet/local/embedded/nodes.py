@@ -73,7 +73,7 @@ def inside(layout: NodeLayout, *command: str | Path) -> tuple[str | Path, ...]:
 
 async def _answers(layout: NodeLayout) -> bool:
     try:
-        await run(*inside(layout, "ctr", "--connect-timeout", "2s", "version"), timeout=5)
+        await run(*inside(layout, "ctr", "--connect-timeout", "2s", "version"), seconds=5)
     except CommandError:
         return False
     return True
@@ -81,15 +81,20 @@ async def _answers(layout: NodeLayout) -> bool:
 
 async def load_image(layout: NodeLayout, archive: Path) -> None:
     """Import an image archive into a node, unless that very file was imported before."""
-    stat = archive.stat()
-    mark = layout.etc / "images" / f"{archive.name}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}"
+    mark = _mark(layout, archive)
     if mark.exists():
         return
     # The archive is handed over open: the node might not see its path.
     with archive.open("rb") as file:
         command = inside(layout, "ctr", "--namespace", "k8s.io", "images", "import", "-")
-        await run(*command, stdin=file, timeout=IMPORT_SECONDS)
+        await run(*command, stdin=file, seconds=IMPORT_SECONDS)
     files.write(mark, "")
+
+
+def _mark(layout: NodeLayout, archive: Path) -> Path:
+    """What says that this very file was imported into this node."""
+    stat = archive.stat()
+    return layout.etc / "images" / f"{archive.name}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}"
 
 
 async def wait_ready(context: Context, api: Api) -> None:
@@ -120,3 +125,13 @@ def is_ready(node: Mapping[str, Any]) -> bool:
     """Whether the node says so."""
     conditions = node.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def facts(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What `status` says of a node."""
+    addresses = node.get("status", {}).get("addresses", [])
+    return {
+        "name": node["metadata"]["name"],
+        "ready": is_ready(node),
+        "address": next((a["address"] for a in addresses if a["type"] == "InternalIP"), ""),
+    }

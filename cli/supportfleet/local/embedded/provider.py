@@ -65,13 +65,13 @@ class EmbeddedCluster:
     async def status(self) -> Status:
         """What runs, and where it is reached."""
         record = self._record()
-        kubectl = await binaries.path_of("kubectl") or Path("kubectl")
+        kubectl = await binaries.find("kubectl") or Path("kubectl")
         return await status.describe(self._context(record, Materials({"kubectl": kubectl}, {}), Progress()))
 
     async def load_image(self, image: str, progress: Progress) -> None:
-        """Get an image into every node: an archive, or one of the project's own by name."""
+        """Get an image into every node."""
         require_root()
-        archive = Path(image) if Path(image).is_file() else await images.archive_of(image, progress=progress)
+        archive = await images.archive_of(image, progress=progress)
         async with state.locked(self.name):
             layouts = [self.layout.node(number) for number in range(1, self._record().nodes + 1)]
             with progress.step(f"load {image}", expected=5):

@@ -8,7 +8,7 @@ from supportfleet.errors import KubernetesError
 from supportfleet.local import state
 from supportfleet.local.embedded import nodes
 from supportfleet.local.embedded.addons import ADDONS
-from supportfleet.local.embedded.api import Api, connect
+from supportfleet.local.embedded.api import connect
 from supportfleet.local.embedded.certificates import Pair
 from supportfleet.local.embedded.context import Context
 
@@ -67,17 +67,9 @@ async def _ask_api(context: Context) -> dict[str, Any]:
     try:
         async with connect(context.identities.server, authority.certificate, admin, seconds=API_SECONDS) as api:
             version = await api.get("/version") or {}
-            return {"version": version.get("gitVersion", ""), "nodes": await _nodes(api)}
+            return {
+                "version": version.get("gitVersion", ""),
+                "nodes": [nodes.facts(node) for node in await nodes.listed(api)],
+            }
     except KubernetesError:
         return {}
-
-
-async def _nodes(api: Api) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": node["metadata"]["name"],
-            "ready": nodes.is_ready(node),
-            "address": next((a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"), ""),
-        }
-        for node in await nodes.listed(api)
-    ]

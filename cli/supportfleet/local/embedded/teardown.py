@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supportfleet.errors import ClusterError
 from supportfleet.local.embedded import namespaces
-from supportfleet.local.embedded.host import PROC, Cgroups, mounts, processes, run, send
+from supportfleet.local.embedded.host import PROC, Cgroups, all_processes, mounts, run, send
 from supportfleet.local.embedded.layout import NETNS_ROOT, Layout, NodeLayout
 
 SECONDS = 20
@@ -118,7 +118,7 @@ def _kill(scope: Scope, cgroups: Cgroups) -> bool:
         if found := cgroups.processes(cgroup):
             break
     else:
-        found = {pid for pid in processes() if _is_inside(pid, spaces)}
+        found = {pid for pid in all_processes() if _is_inside(pid, spaces)}
     for pid in found - {os.getpid()}:
         send(pid, signal.SIGKILL, meant)
     return not found

@@ -19,7 +19,7 @@ VERSION = "admissionregistration.k8s.io/v1beta1"
 
 def manifests(context: Context) -> Sequence[Manifest]:
     """The policy, and that it applies."""
-    ours = f"object.metadata.name.startsWith('{context.layout.name}-node')"
+    ours = f"object.metadata.name.startsWith('{context.layout.node_prefix}')"
     less = f"quantity(object.status.{{}}.cpu).isLessThan(quantity('{CPUS}'))"
     reported = "has(object.status.capacity) && 'cpu' in object.status.capacity && 'cpu' in object.status.allocatable"
     replace = f"JSONPatch{{{{op: 'replace', path: '/status/{{}}/cpu', value: '{CPUS}'}}}}"

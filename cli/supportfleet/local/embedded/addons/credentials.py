@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from supportfleet.local.embedded import files
-from supportfleet.local.embedded.context import Context
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,14 @@ class Credentials:
     postgres_password: str
 
 
-def path_of(context: Context) -> Path:
+def path_in(folder: Path) -> Path:
     """Where they are kept."""
-    return context.layout.folder / "credentials.json"
+    return folder / "credentials.json"
 
 
-def credentials(context: Context) -> Credentials:
-    """Those of this cluster, made when they are first asked for."""
-    path = path_of(context)
+def kept_in(folder: Path) -> Credentials:
+    """Those of the cluster with this folder, made when they are first asked for."""
+    path = path_in(folder)
     if path.exists():
         return Credentials(**json.loads(path.read_text()))
     made = Credentials(f"SF{secrets.token_hex(9).upper()}", secrets.token_hex(20), secrets.token_hex(20))

@@ -8,7 +8,7 @@ from typing import Any
 from supportfleet.errors import ClusterError
 from supportfleet.local.embedded import files
 from supportfleet.local.embedded.addons.base import LOCAL_NAMESPACE, Addon, Port, external_service, namespace, secret
-from supportfleet.local.embedded.addons.credentials import credentials, path_of
+from supportfleet.local.embedded.addons.credentials import kept_in, path_in
 from supportfleet.local.embedded.api import Manifest
 from supportfleet.local.embedded.context import Context
 from supportfleet.local.embedded.daemons import Daemon
@@ -79,18 +79,18 @@ async def _initialise(context: Context, binaries: Path, data: Path) -> None:
         shutil.rmtree(unfinished)
     locale = ("--locale=C.UTF-8", "--encoding=UTF8", "--auth=scram-sha-256", "--no-sync")
     password = unfinished.with_name("password")
-    files.write(password, credentials(context).postgres_password)
+    files.write(password, kept_in(context.layout.folder).postgres_password)
     shutil.chown(password, "postgres", "postgres")
     initdb = (binaries / "initdb", "-D", unfinished, *locale, "--username=postgres", f"--pwfile={password}")
-    await run(*AS_POSTGRES, *initdb, timeout=INITDB_SECONDS)
+    await run(*AS_POSTGRES, *initdb, seconds=INITDB_SECONDS)
     password.unlink()
     with (unfinished / "pg_hba.conf").open("a") as file:
         file.write("host all all 0.0.0.0/0 scram-sha-256\n")
     await run(
         *(*AS_POSTGRES, binaries / "postgres", "--single", "-D", unfinished, "postgres"),
-        stdin=f"CREATE ROLE {USER} LOGIN PASSWORD '{credentials(context).postgres_password}';\n"
+        stdin=f"CREATE ROLE {USER} LOGIN PASSWORD '{kept_in(context.layout.folder).postgres_password}';\n"
         f"CREATE DATABASE {DATABASE} OWNER {USER};\n",
-        timeout=INITDB_SECONDS,
+        seconds=INITDB_SECONDS,
     )
     unfinished.rename(data)
 
@@ -98,7 +98,7 @@ async def _initialise(context: Context, binaries: Path, data: Path) -> None:
 def manifests(context: Context) -> Sequence[Manifest]:
     """The Service, and how to sign in."""
     host = f"postgres.{LOCAL_NAMESPACE}.svc.{CLUSTER_DOMAIN}"
-    url = f"postgresql://{USER}:{credentials(context).postgres_password}@{host}:{PORT}/{DATABASE}"
+    url = f"postgresql://{USER}:{kept_in(context.layout.folder).postgres_password}@{host}:{PORT}/{DATABASE}"
     return [
         namespace(LOCAL_NAMESPACE),
         *external_service(context, "postgres", LOCAL_NAMESPACE, [Port("postgres", PORT)]),
@@ -109,7 +109,7 @@ def manifests(context: Context) -> Sequence[Manifest]:
 def facts(context: Context) -> Mapping[str, Any]:
     """Where this machine reaches it."""
     where = {"host": str(context.addresses.control), "port": PORT, "database": DATABASE, "user": USER}
-    return {"postgres": {**where, "credentials": str(path_of(context))}}
+    return {"postgres": {**where, "credentials": str(path_in(context.layout.folder))}}
 
 
 ADDON = Addon("postgres", manifests, prepare=prepare, facts=facts)

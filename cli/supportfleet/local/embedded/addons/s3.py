@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supportfleet.local.embedded.addons.base import LOCAL_NAMESPACE, Addon, Port, external_service, namespace, secret
-from supportfleet.local.embedded.addons.credentials import credentials, path_of
+from supportfleet.local.embedded.addons.credentials import kept_in, path_in
 from supportfleet.local.embedded.api import Manifest
 from supportfleet.local.embedded.context import Context
 from supportfleet.local.embedded.daemons import Daemon
@@ -18,7 +18,7 @@ async def prepare(context: Context) -> None:
     """Start versitygw. A folder in its folder is a bucket."""
     folder = context.layout.folder / "s3"
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
-    known = credentials(context)
+    known = kept_in(context.layout.folder)
     listen = f"{context.addresses.control}:{PORT}"
     command = (str(context.programs["versitygw"]), "--port", listen, "--quiet", "--health", "/health", "posix")
     environment = {"ROOT_ACCESS_KEY": known.s3_access_key, "ROOT_SECRET_KEY": known.s3_secret_key}
@@ -28,7 +28,7 @@ async def prepare(context: Context) -> None:
 
 def manifests(context: Context) -> Sequence[Manifest]:
     """The Service, and how to sign in."""
-    known = credentials(context)
+    known = kept_in(context.layout.folder)
     values = {"AWS_ACCESS_KEY_ID": known.s3_access_key, "AWS_SECRET_ACCESS_KEY": known.s3_secret_key}
     return [
         namespace(LOCAL_NAMESPACE),
@@ -40,7 +40,7 @@ def manifests(context: Context) -> Sequence[Manifest]:
 def facts(context: Context) -> Mapping[str, Any]:
     """Where this machine reaches it."""
     endpoint = f"http://{context.addresses.control}:{PORT}"
-    return {"s3": {"endpoint": endpoint, "bucket": BUCKET, "credentials": str(path_of(context))}}
+    return {"s3": {"endpoint": endpoint, "bucket": BUCKET, "credentials": str(path_in(context.layout.folder))}}
 
 
 ADDON = Addon("s3", manifests, prepare=prepare, facts=facts)

@@ -66,7 +66,7 @@ def daemons(context: Context) -> Sequence[Daemon]:
     ]
 
 
-def manifests(context: Context) -> Sequence[Manifest]:
+def manifests(_context: Context) -> Sequence[Manifest]:
     """The default StorageClass, and what its provisioner may do."""
     look = ("get", "list", "watch")
     everything = (*look, "create", "patch", "update", "delete")
