@@ -2,14 +2,16 @@
 
 import json
 import re
+import runpy
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import Phase, given, settings
 
-from supportfleet_operator.api import Condition, ModelStatus, SupportAgentStatus, parse
+from supportfleet_operator.api import Condition, ModelStatus, SupportAgent, SupportAgentStatus, parse
 from supportfleet_operator.api.crd import schema
 from supportfleet_operator.reconcile.drift import differences
 from supportfleet_operator.resources import FIELD_MANAGER, children
@@ -126,6 +128,24 @@ def applied(cluster: Any, namespace: str, manifests: list[dict[str, Any]]) -> li
 
 def head(api_version: str, kind: str, name: str) -> dict[str, Any]:
     return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name}}
+
+
+def test_whatever_is_valid_becomes_what_the_api_server_takes(cluster: Any, namespace: str) -> None:
+    """The children of any valid agent are accepted, with no warning."""
+    manifests: list[dict[str, Any]] = []
+
+    @settings(max_examples=40, database=None, deadline=None, phases=[Phase.generate])
+    @given(runpy.run_path(str(CASES / "agent_strategies.py"))["AGENTS"])
+    def collect(agent: SupportAgent) -> None:
+        renamed = {"name": f"agent-{len(manifests)}", "namespace": namespace}
+        manifests.extend(children(agent.model_copy(update={"metadata": agent.metadata.model_copy(update=renamed)})))
+
+    collect()
+    cluster.kubectl(
+        *("apply", "--server-side", "--dry-run=server", "--warnings-as-errors", "-f", "-"),
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}),
+        timeout=120,
+    )
 
 
 def test_defaults_are_filled_in(cluster: Any, namespace: str) -> None:

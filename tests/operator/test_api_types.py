@@ -19,7 +19,6 @@ from supportfleet_operator.api.types import quantity
         ("2e3", "2k"),
         ("1E", "1000P"),
         ("1.5Gi", "1536Mi"),
-        ("-1", -1),
         (".5", "500m"),
     ],
 )
@@ -33,7 +32,7 @@ def test_binary_and_decimal_suffixes_differ() -> None:
     assert quantity("1Gi") - quantity("1G") == 73_741_824
 
 
-@pytest.mark.parametrize("text", ["", "much", "1 Gi", "1gi", "Gi", "1Gib", "--1"])
+@pytest.mark.parametrize("text", ["", "much", "1 Gi", "1gi", "Gi", "1Gib", "-1", "+1"])
 def test_what_is_no_quantity_is_refused(text: str) -> None:
     """A text that is no quantity raises, and says what is one."""
     with pytest.raises(ValueError, match="write a number with a suffix such as 500m"):

@@ -1,5 +1,7 @@
 """What an agent becomes: each child, and how the spec decides it."""
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -104,6 +106,16 @@ class TestDeployment:
 
         assert annotation(config={"a": 1, "b": 2}) == annotation(config={"b": 2, "a": 1}, replicas=0)
         assert annotation(config={"a": 1}) != annotation(config={"a": 2})
+
+    def test_the_configuration_is_text_that_survives_the_api_server(self) -> None:
+        """The file holds what was given, in the customer's script, and no character that YAML has no room for."""
+        config = {"greeting": "Grüezi 👋", "odd": "\x7f\x85\x9f\u2028\u2029\ufeff\uffff\n\x00"}
+        text = render(config=config).config_map["data"]["agent_config.json"]
+        assert json.loads(text) == config
+        assert "Grüezi 👋" in text
+        assert not re.search(
+            "[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]", text
+        )
 
     def test_a_new_model_replaces_the_pods(self) -> None:
         """The pods carry the digest that they must run on."""

@@ -74,9 +74,9 @@ class ModelCache(ApiModel):
             reason="FieldValueForbidden",
         ),
         Rule(
-            cel="quantity(string(self.size)).isGreaterThan(quantity('0'))",
-            message="must be more than nothing, such as 1Gi",
-            check=lambda cache: quantity(cache.size) > 0,
+            cel=("quantity(string(self.size)).isGreaterThan(quantity('0')) && quantity(string(self.size)).isInteger()"),
+            message="must be a whole number of bytes above 0, such as 1Gi; the suffix m means thousandths",
+            check=lambda cache: quantity(cache.size) > 0 and quantity(cache.size) % 1 == 0,
             field_path=".size",
         ),
     )

@@ -32,10 +32,24 @@ def _requests_within_limits(resources: "Resources") -> bool:
     )
 
 
+def _whole_bytes(field: str) -> Rule:
+    """The rule that memory is in whole bytes: 512m is half a byte and is almost always meant to be 512M or 512Mi."""
+    return Rule(
+        cel=(
+            f"!has(self.{field}) || !('memory' in self.{field}) || quantity(string(self.{field}['memory'])).isInteger()"
+        ),
+        message="memory must be a whole number of bytes, such as 512Mi; the suffix m means thousandths",
+        check=lambda resources: quantity((getattr(resources, field) or {}).get("memory", 0)) % 1 == 0,
+        field_path=f".{field}",
+    )
+
+
 class Resources(ApiModel):
     """Requests and limits of one pod of the agent."""
 
     rules: ClassVar = (
+        _whole_bytes("requests"),
+        _whole_bytes("limits"),
         Rule(
             cel=(
                 "!has(self.requests) || !has(self.limits) || self.requests.all(name, !(name in self.limits) || "

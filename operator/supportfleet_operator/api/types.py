@@ -14,9 +14,9 @@ Int32 = Annotated[int, Strict(), Field(json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Strict(), Field(json_schema_extra={"format": "int64"})]
 
 QUANTITY_PATTERN: Final = (
-    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+    r"^(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
 )
-"""Kubernetes' own pattern for quantities, as in the CRDs that its tools generate."""
+"""Kubernetes' own pattern for quantities, but for a sign: nothing here can be negative."""
 
 _SUFFIXES: Final = {
     **{
