@@ -1,0 +1,80 @@
+"""The environment that the operator renders is one that the runtime starts with.
+
+The two share no code: this is where their contract is held.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from supportfleet_operator.api import parse
+from supportfleet_operator.resources import children
+from supportfleet_runtime import config
+from supportfleet_runtime.agent.settings import parse_agent_settings
+
+EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples").glob("[0-9]*.yaml"))
+SECRETS = {"DATABASE_URL": "postgresql://u:p@db/supportfleet", "ANTHROPIC_API_KEY": "sk-ant-a-key-for-tests"}
+SYNC_ONLY = {"MODEL_BUCKET", "MODEL_VERSION"}
+"""Variables that the agent's container has for people to read: only the model sync uses them."""
+
+
+def rendered(example: Path) -> dict[str, Any]:
+    """What a running pod of the example is given: its variables, and its configuration file."""
+    agent = yaml.safe_load(example.read_text())
+    agent["metadata"] |= {"namespace": "support", "uid": "u-1"}
+    wanted = children(parse(agent))
+    (container,) = wanted.deployment["spec"]["template"]["spec"]["containers"]
+    return {
+        "agent": parse(agent),
+        "container": container,
+        "env": {
+            one["name"]: one["value"] if "value" in one else SECRETS.get(one["name"], "from-the-pod")
+            for one in container["env"]
+        },
+        "file": wanted.config_map["data"],
+    }
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_runtime_starts_with_what_the_operator_renders(example: Path, tmp_path: Path) -> None:
+    """Every example's variables and configuration file are valid for the runtime, and mean what the spec says."""
+    pod = rendered(example)
+    for name, text in pod["file"].items():
+        (tmp_path / name).write_text(text)
+    loaded = config.load(pod["env"] | {"CONFIG_DIR": str(tmp_path)})
+    spec = pod["agent"].spec
+    assert loaded.settings.api_port == spec.template.port
+    assert loaded.settings.llm_provider == spec.llm.provider.lower()
+    assert loaded.settings.claude_timeout == spec.llm.timeout_seconds
+    assert loaded.settings.claude_max_tokens == spec.llm.max_tokens
+    assert loaded.settings.model_digest == (spec.model.digest if spec.model else None)
+    assert (loaded.settings.database_url is not None) == (spec.database is not None)
+    assert loaded.settings.scope == f"from-the-pod/{pod['agent'].metadata.name}"
+    assert loaded.settings.uses_claude == (spec.llm.provider == "Anthropic")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_no_variable_is_set_in_vain(example: Path) -> None:
+    """The runtime knows each variable that the operator sets, so that a renamed one is noticed."""
+    pod = rendered(example)
+    own = {env.name for env in pod["agent"].spec.template.env or ()}
+    known = {name.upper() for name in config.Settings.model_fields}
+    assert pod["env"].keys() - own - SYNC_ONLY <= known
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_examples_configuration_is_one_the_runtime_accepts(example: Path) -> None:
+    """Every key of an example's spec.config is one that the runtime knows."""
+    (text,) = rendered(example)["file"].values()
+    _, problems = parse_agent_settings(text.encode(), "agent_config.json")
+    assert list(problems) == []
+
+
+def test_the_runtimes_writable_folders_are_mounted() -> None:
+    """Where the runtime keeps its SQLite file and looks for its configuration and model, a volume is mounted."""
+    mounts = {mount["mountPath"] for mount in rendered(EXAMPLES[0])["container"]["volumeMounts"]}
+    assert str(config.DEFAULT_DATA_DIR) in mounts
+    assert str(config.DEFAULT_CONFIG_DIR) in mounts
+    assert str(config.Settings.model_fields["model_dir"].default) in mounts
