@@ -52,7 +52,7 @@ def event_of(agent: Mapping[str, Any], news: News, *, instance: str, when: dt.da
     return {
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
-        "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"] or DEFAULT_NAMESPACE},
+        "metadata": {"generateName": f"{metadata['name']}-", "namespace": metadata["namespace"] or DEFAULT_NAMESPACE},
         "eventTime": when.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": CONTROLLER,
         "reportingInstance": instance,

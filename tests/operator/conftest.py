@@ -1,0 +1,483 @@
+"""A fake API server over HTTP, for tests of what talks to one: storage, watches, server-side apply, faults.
+
+It keeps what the operator relies on: resource versions in one order, watches that replay from a version, optimistic
+locking, preconditions, ownership of fields and their conflicts, and lists in pages. Lists inside of objects are atomic
+but for those that server-side apply merges by key. Whatever depends on more than that is tested on a real API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+
+from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.connection import Connection
+from supportfleet_operator.cluster.limiter import Limiter
+from supportfleet_operator.cluster.resources import (
+    CHILDREN,
+    EVENTS,
+    LEASES,
+    PODS,
+    SECRETS,
+    STORAGE_CLASSES,
+    SUPPORT_AGENTS,
+    Resource,
+)
+
+KNOWN = {one.plural: one for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)}
+LIST_KEYS = {"containers": "name", "env": "name", "volumes": "name", "ports": "port", "conditions": "type"}
+WITH_GENERATION = {"Deployment", "SupportAgent", "Job", "HorizontalPodAutoscaler", "NetworkPolicy"}
+Manifest = dict[str, Any]
+Path = tuple[str, ...]
+START = 100
+
+
+class Failure(Exception):  # noqa: N818 - an HTTP answer
+    def __init__(self, status: int, reason: str, message: str = "", causes: list[dict[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {
+            "kind": "Status",
+            "code": status,
+            "reason": reason,
+            "message": message or reason,
+            "details": {"causes": causes or []},
+        }
+
+
+@dataclass
+class Fault:
+    """An answer given instead of the right one, so many times."""
+
+    match: Callable[[str, str], bool]
+    status: int
+    times: int
+    headers: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+
+
+@dataclass
+class FakeApi:
+    """The server's state, and what tests do to it."""
+
+    url: str = ""
+    objects: dict[tuple[str, str, str], Manifest] = field(default_factory=dict)
+    log: list[tuple[int, str, Manifest]] = field(default_factory=list)
+    version: int = START
+    oldest: int = 0
+    """Watches from before this version are told 410 Gone."""
+    faults: list[Fault] = field(default_factory=list)
+    requests: list[tuple[str, str, Any]] = field(default_factory=list)
+    """Method, path and body of every request but watches."""
+    lists: int = 0
+    watches: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    dropped: int = 0
+
+    # What tests do.
+
+    def put(self, manifest: Manifest, subresource: str = "") -> Manifest:
+        """Store an object as somebody else would."""
+        resource = next(one for one in KNOWN.values() if one.kind == manifest["kind"])
+        key = (resource.plural, manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"])
+        return self._store(key, copy.deepcopy(manifest), resource)
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        return self.objects.get((resource.plural, namespace, name))
+
+    def all(self, resource: Resource) -> list[Manifest]:
+        return [value for (plural, _, _), value in self.objects.items() if plural == resource.plural]
+
+    def remove(self, resource: Resource, namespace: str, name: str) -> None:
+        gone = self.objects.pop((resource.plural, namespace, name))
+        self.version += 1
+        gone["metadata"]["resourceVersion"] = str(self.version)
+        self._announce("DELETED", gone)
+
+    def fail(self, status: int, *, times: int = 1, method: str = "", path: str = "", **more: Any) -> None:
+        """Answer the next matching requests with a failure."""
+        self.faults.append(Fault(lambda m, p: method in ("", m) and path in p, status, times, **more))
+
+    def drop_watches(self) -> None:
+        """Close every open watch."""
+        self.dropped += 1
+        self._wake()
+
+    def compact(self) -> None:
+        """Forget all history: watches from old versions are told so."""
+        self.version += 1
+        self.oldest = self.version
+        self.log.clear()
+        self.drop_watches()
+
+    def writes(self) -> list[tuple[str, str]]:
+        """Requests that were not reads, Events and leases aside."""
+        return [
+            (method, path)
+            for method, path, _ in self.requests
+            if method != "GET" and "/leases" not in path and "/events" not in path
+        ]
+
+    # What it serves.
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        sent = await request.text()
+        body = json.loads(sent) if sent else None
+        if "watch" not in request.query:
+            self.requests.append((request.method, request.path, body))
+        for fault in self.faults:
+            if fault.times > 0 and fault.match(request.method, request.path):
+                fault.times -= 1
+                text = json.dumps(fault.body) + "\n"  # the line's end is what a watch reads for
+                headers = {"Content-Type": "application/json", **fault.headers}
+                return web.Response(text=text, status=fault.status, headers=headers)
+        try:
+            if request.path.count("/") == 3 and "supportfleet.dev" in request.path:
+                return web.json_response({"resources": [{"name": SUPPORT_AGENTS.plural}]})
+            resource, namespace, name, subresource = _parse(request.path)
+            if not name and request.method == "GET":
+                if "watch" in request.query:
+                    return await self._watch(request, resource, namespace)
+                return web.json_response(self._list(request, resource, namespace))
+            answer = self._one(request, resource, (resource.plural, namespace, name), subresource, body)
+            return web.json_response(answer)
+        except Failure as failure:
+            return web.json_response(failure.body, status=failure.status)
+
+    def _one(
+        self, request: web.Request, resource: Resource, key: tuple[str, str, str], subresource: str, body: Any
+    ) -> Manifest:
+        live = self.objects.get(key)
+        if request.method == "POST":
+            name = body["metadata"].get("name") or body["metadata"]["generateName"] + uuid.uuid4().hex[:5]
+            key = (*key[:2], name)
+            if key in self.objects:
+                raise Failure(409, "AlreadyExists")
+            body["metadata"]["name"] = name
+            return self._store(key, body, resource)
+        if request.method == "PATCH" and request.content_type == "application/apply-patch+yaml":
+            return self._apply(request, resource, key, subresource, body)
+        if live is None:
+            raise Failure(404, "NotFound", f"{key[0]} {key[2]!r} not found")
+        if request.method == "GET":
+            partial = "PartialObjectMetadata" in request.headers["Accept"]
+            return {"kind": "PartialObjectMetadata", "metadata": live["metadata"]} if partial else live
+        if request.method == "DELETE":
+            if body["preconditions"]["uid"] != live["metadata"]["uid"]:
+                raise Failure(409, "Conflict", "the uid in the precondition does not match")
+            self.remove(resource, key[1], key[2])
+            return {"kind": "Status", "status": "Success"}
+        if request.method == "PATCH":
+            return self._json_patch(resource, key, live, body)
+        if body["metadata"].get("resourceVersion") not in (None, live["metadata"]["resourceVersion"]):
+            raise Failure(409, "Conflict", "the object has been modified")
+        return self._store(key, body, resource)
+
+    def _json_patch(self, resource: Resource, key: tuple[str, str, str], live: Manifest, body: Any) -> Manifest:
+        changed = copy.deepcopy(live)
+        for one in body:
+            if one["path"] == "/metadata/resourceVersion" and one["value"] != live["metadata"]["resourceVersion"]:
+                raise Failure(409, "Conflict", "the object has been modified")
+            changed["metadata"][one["path"].removeprefix("/metadata/")] = one["value"]
+        return self._store(key, changed, resource)
+
+    def _list(self, request: web.Request, resource: Resource, namespace: str) -> Manifest:
+        self.lists += 1
+        selector = request.query.get("labelSelector", "")
+        found = [
+            value
+            for (plural, where, _), value in sorted(self.objects.items())
+            if plural == resource.plural and namespace in ("", where) and _selected(value, selector)
+        ]
+        begin, limit = int(request.query.get("continue", "0")), int(request.query["limit"])
+        rest = {"continue": str(begin + limit)} if begin + limit < len(found) else {}
+        items = [{k: v for k, v in one.items() if k not in ("kind", "apiVersion")} for one in found]
+        return {"metadata": {"resourceVersion": str(self.version), **rest}, "items": items[begin : begin + limit]}
+
+    async def _watch(self, request: web.Request, resource: Resource, namespace: str) -> web.StreamResponse:
+        self.watches += 1
+        since, dropped = int(request.query["resourceVersion"]), self.dropped
+        if since < self.oldest:
+            raise Failure(410, "Expired", "too old resource version")
+        selector, before = request.query.get("labelSelector", ""), set[str]()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while self.dropped == dropped:
+            self.news.clear()
+            for version, kind, value in list(self.log):
+                if version <= since or value["kind"] != resource.kind:
+                    continue
+                if namespace not in ("", value["metadata"].get("namespace")):
+                    continue
+                since, name = version, value["metadata"]["name"]
+                if _selected(value, selector):
+                    before.add(name)
+                    await response.write(_line(kind, value))
+                elif name in before:  # it is no longer selected, which a watch tells as a deletion
+                    before.discard(name)
+                    await response.write(_line("DELETED", value))
+            mark = {"kind": resource.kind, "metadata": {"resourceVersion": str(self.version)}}
+            await response.write(_line("BOOKMARK", mark))
+            await self.news.wait()
+        return response
+
+    def _apply(
+        self, request: web.Request, resource: Resource, key: tuple[str, str, str], subresource: str, body: Manifest
+    ) -> Manifest:
+        live = self.objects.get(key)
+        if subresource and live is None:
+            raise Failure(404, "NotFound")
+        if (uid := body["metadata"].get("uid")) and (live is None or live["metadata"]["uid"] != uid):
+            raise Failure(409, "Conflict", "uid mismatch")
+        manager, force = request.query["fieldManager"], request.query.get("force") == "true"
+        merged = copy.deepcopy(live) if live else {"apiVersion": body["apiVersion"], "kind": body["kind"]}
+        entries = merged.setdefault("metadata", {}).pop("managedFields", [])
+        mine = next((one for one in entries if one["manager"] == manager and one["operation"] == "Apply"), None)
+        others = [one for one in entries if one is not mine]
+        wanted = _wanted(body)
+        causes = _conflicts(merged, wanted, others, body["apiVersion"])
+        if causes and not force:
+            raise Failure(409, "Conflict", f"Apply failed with {len(causes)} conflicts", causes)
+        _merge(merged, wanted, mine, others)
+        entry = {"manager": manager, "operation": "Apply", "fieldsV1": _tree(wanted)}
+        if subresource:
+            entry["subresource"] = subresource
+        merged["metadata"]["managedFields"] = [one for one in others if one["fieldsV1"]] + [entry]
+        merged["metadata"].update({k: v for k, v in body["metadata"].items() if k in ("name", "namespace")})
+        return merged if merged == live else self._store(key, merged, resource)
+
+    def _store(self, key: tuple[str, str, str], manifest: Manifest, resource: Resource) -> Manifest:
+        before = self.objects.get(key)
+        self.version += 1
+        metadata = manifest["metadata"]
+        if resource.namespaced:
+            metadata["namespace"] = key[1]
+        metadata["uid"] = before["metadata"]["uid"] if before else metadata.get("uid") or str(uuid.uuid4())
+        metadata["resourceVersion"] = str(self.version)
+        metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        if manifest.get("kind") in WITH_GENERATION:
+            same = before is not None and before.get("spec") == manifest.get("spec")
+            metadata["generation"] = int((before or {"metadata": {}})["metadata"].get("generation", 0)) + (not same)
+        manifest.setdefault("apiVersion", resource.api_version)
+        manifest.setdefault("kind", resource.kind)
+        if resource.kind == "Deployment":
+            manifest["spec"].setdefault("replicas", 1)
+        self.objects[key] = manifest
+        self._announce("MODIFIED" if before else "ADDED", manifest)
+        return copy.deepcopy(manifest)
+
+    def _announce(self, kind: str, manifest: Manifest) -> None:
+        self.log.append((self.version, kind, copy.deepcopy(manifest)))
+        self._wake()
+
+    def _wake(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
+
+
+def _parse(path: str) -> tuple[Resource, str, str, str]:
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = ""
+    if parts[0] == "namespaces":
+        namespace, parts = parts[1], parts[2:]
+    plural, name, subresource = (*parts, "", "")[:3]
+    if plural not in KNOWN:
+        raise Failure(404, "NotFound", path)
+    return KNOWN[plural], namespace, name, subresource
+
+
+def _selected(manifest: Manifest, selector: str) -> bool:
+    labels = manifest["metadata"].get("labels") or {}
+    for part in filter(None, selector.split(",")):
+        key, _, value = part.partition("=")
+        if key not in labels or (value and labels[key] != value):
+            return False
+    return True
+
+
+def _line(kind: str, manifest: Manifest) -> bytes:
+    return json.dumps({"type": kind, "object": manifest}).encode() + b"\n"
+
+
+def _wanted(body: Manifest) -> dict[Path, Any]:
+    identity = {("apiVersion",), ("kind",), *(("metadata", key) for key in ("name", "namespace", "uid"))}
+    return {path: value for path, value in _leaves(body) if path not in identity}
+
+
+def _conflicts(live: Manifest, wanted: dict[Path, Any], others: list[Manifest], version: str) -> list[dict[str, str]]:
+    return [
+        {
+            "reason": "FieldManagerConflict",
+            "message": f'conflict with "{other["manager"]}" using {version}',
+            "field": _text(path),
+        }
+        for path, value in wanted.items()
+        for other in others
+        if _holds(other["fieldsV1"], path) and _at(live, path) != value
+    ]
+
+
+def _merge(live: Manifest, wanted: dict[Path, Any], mine: Manifest | None, others: list[Manifest]) -> None:
+    for path in _paths(mine["fieldsV1"]) if mine else []:
+        if path not in wanted and not any(_holds(other["fieldsV1"], path) for other in others):
+            _drop(live, path)
+    for path, value in wanted.items():
+        if _at(live, path) != value:
+            for other in others:
+                _release(other["fieldsV1"], path)
+        _put(live, path, value)
+
+
+def _tree(wanted: dict[Path, Any]) -> Manifest:
+    tree: Manifest = {}
+    for path in wanted:
+        below = tree
+        for step in path:
+            below = below.setdefault(step if step.startswith("k:") else f"f:{step}", {})
+    return tree
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    key = LIST_KEYS.get(path[-1].removeprefix("f:")) if path else None
+    if isinstance(value, dict) and value:
+        for name, below in value.items():
+            yield from _leaves(below, (*path, name))
+    elif isinstance(value, list) and key and all(isinstance(one, dict) and key in one for one in value):
+        for one in value:
+            yield from _leaves(one, (*path, f"k:{json.dumps({key: one[key]})}"))
+    else:
+        yield path, value
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for step in path:
+        if step.startswith("k:"):
+            (key, wanted), *_ = json.loads(step[2:]).items()
+            tree = next((one for one in tree or () if one.get(key) == wanted), None)
+        else:
+            tree = (tree or {}).get(step)
+    return tree
+
+
+def _put(tree: Any, path: Path, value: Any) -> None:
+    for step, following in zip(path, (*path[1:], ""), strict=True):
+        if step.startswith("k:"):
+            (key, wanted), *_ = json.loads(step[2:]).items()
+            found = next((one for one in tree if one.get(key) == wanted), None)
+            if found is None:
+                found = {key: wanted}
+                tree.append(found)
+            tree = found
+        elif not following:
+            tree[step] = copy.deepcopy(value)
+        else:
+            tree = tree.setdefault(step, [] if following.startswith("k:") else {})
+
+
+def _drop(tree: Any, path: Path) -> None:
+    parent = _at(tree, path[:-1])
+    if isinstance(parent, dict):
+        parent.pop(path[-1], None)
+    if path[-2:-1] and path[-2].startswith("k:") and path[-1] in json.loads(path[-2][2:]):
+        items = _at(tree, path[:-2])
+        items[:] = [one for one in items if path[-1] in one]
+
+
+def _paths(tree: Manifest, path: Path = ()) -> Iterator[Path]:
+    for step, below in tree.items():
+        name = step if step.startswith("k:") else step.removeprefix("f:")
+        if below:
+            yield from _paths(below, (*path, name))
+        elif step != ".":
+            yield (*path, name)
+
+
+def _holds(tree: Manifest, path: Path) -> bool:
+    for step in path:
+        name = step if step.startswith("k:") else f"f:{step}"
+        if name not in tree:
+            return False
+        tree = tree[name]
+    return True
+
+
+def _release(tree: Manifest, path: Path) -> None:
+    name = path[0] if path[0].startswith("k:") else f"f:{path[0]}"
+    if name not in tree:
+        return
+    if len(path) > 1:
+        _release(tree[name], path[1:])
+    if len(path) == 1 or not tree[name]:
+        del tree[name]
+
+
+def _text(path: Path) -> str:
+    text = ""
+    for step in path:
+        if step.startswith("k:"):
+            (key, value), *_ = json.loads(step[2:]).items()
+            text += f"[{key}={json.dumps(value)}]"
+        else:
+            text += f".{step}"
+    return text
+
+
+class Anonymous:
+    """What a connection without credentials needs of a configuration."""
+
+    tls_server_name = None
+
+    async def get_api_key_with_prefix(self, name: str, alias: str) -> str | None:
+        return None
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    """A fake API server on loopback."""
+    fake = FakeApi()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield fake
+    fake.drop_watches()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(api: FakeApi) -> AsyncIterator[Client]:
+    """A client of the fake API server, with no limit to speak of."""
+    async with ClientSession() as session:
+        yield Client(Connection(api.url, session, Anonymous()), Limiter(10_000, 10_000))
+
+
+@pytest.fixture
+def recorded() -> deque[Any]:
+    """A place for callbacks to leave what they were told."""
+    return deque()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Wait for a condition that the event loop brings about."""
+
+    async def wait(condition: Callable[[], Any], message: str = "", seconds: float = 10.0) -> Any:
+        async with asyncio.timeout(seconds):
+            while not (found := condition()):  # noqa: ASYNC110 - any condition, not only those with an event
+                await asyncio.sleep(0.005)
+        return found
+
+    return wait
