@@ -39,6 +39,17 @@ All belong to the agent and are deleted with it, the claim included. Pods pass P
 and group 65532, a read-only root filesystem, no capabilities. They can write to `/tmp`, to `/models` where the model is
 not on a claim, and to `/var/lib/supportfleet`; all of it is gone with the pod.
 
+## What a change does
+
+- Of the image, environment, configuration, language model or database: pods are replaced one by one, each new one ready
+  before an old one goes.
+- Of `spec.model`: the same, but only after a Job has fetched the artifact and verified it. Where that fails, the pods
+  that run go on as they are, and the condition `ModelSynced` says why. The image and the environment are part of what
+  is tried, so a change of those verifies the model once more.
+- Of the number of pods, autoscaling, Service, budget or network policy: no pod is replaced.
+- Of the content of a Secret: nothing, until pods start anew for another reason.
+- `spec.suspend`: pods stop, without waiting for anything, and come back when it is taken away.
+
 ## Fields
 """
 

@@ -1,5 +1,6 @@
 """The ConfigMap with the runtime's configuration."""
 
+import hashlib
 import json
 import re
 from typing import Any, Final
@@ -32,5 +33,5 @@ def config_json(agent: SupportAgent) -> str:
 
 
 def config_hash(agent: SupportAgent) -> str:
-    """What changes whenever the configuration does."""
-    return names.fingerprint(agent.spec.config)
+    """What changes whenever the file does."""
+    return hashlib.sha256(config_json(agent).encode()).hexdigest()
