@@ -100,7 +100,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     provider = make_provider(settings)
     agent = Agent(configuration.agent, lambda: model.classifier, provider, metrics, now)
     turns = Turns(database, queue, waiters, window=configuration.agent.history.max_turns, now=now)
-    answering = Answering(agent, turns, metrics)
+    answering = Answering(agent, turns, wakeup, metrics)
     worker = Worker(
         queue=queue,
         handle=answering.handle,

@@ -46,8 +46,7 @@ def database_check(database: Database) -> Check:
     """Whether the database answers."""
 
     async def run() -> str | None:
-        async with database.read() as connection:
-            await connection.execute(text("SELECT 1"))
+        await database.read(lambda connection: connection.execute(text("SELECT 1")))
         return None
 
     return run

@@ -41,6 +41,8 @@ class Turn:
     history: tuple[Exchange, ...] = ()
     pending: Pending | None = None
     escalated: bool = False
+    has_later: bool = False
+    """Whether the customer has written more since."""
 
 
 @dataclass(frozen=True)

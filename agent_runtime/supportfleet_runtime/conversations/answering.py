@@ -7,14 +7,16 @@ from supportfleet_runtime.agent.turn import Answer, Turn
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.port import Lease
+from supportfleet_runtime.queue.wakeup import Wakeup
 
 
 class Answering:
     """The worker's handler."""
 
-    def __init__(self, agent: Agent, turns: Turns, metrics: Metrics) -> None:
+    def __init__(self, agent: Agent, turns: Turns, wakeup: Wakeup, metrics: Metrics) -> None:
         self._agent = agent
         self._turns = turns
+        self._wakeup = wakeup
         self._metrics = metrics
 
     async def handle(self, lease: Lease) -> None:
@@ -30,6 +32,8 @@ class Answering:
 
     async def _store(self, lease: Lease, turn: Turn, answer: Answer, *, dead: bool) -> None:
         held = await self._turns.store(Answered(lease, turn, answer, dead=dead))
+        if turn.has_later:
+            self._wakeup.notify()  # the next turn waited for this one
         if not held:
             self._metrics.tasks.labels(outcome="lost").inc()
             return

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, insert, tuple_, update
 
 from supportfleet_runtime.conversations.records import Incoming
 from supportfleet_runtime.errors import NotFoundError
@@ -36,54 +35,37 @@ class Intake:
         await self._batcher.submit(incoming)
 
     async def _store(self, batch: Sequence[Incoming]) -> Sequence[Exception | None]:
-        turns: dict[str, int] = {}
-        async with self._database.write() as connection:
-            for round_ in _rounds(batch):
-                turns |= await self._take_turns(connection, round_)
-            accepted = [incoming for incoming in batch if incoming.task_id in turns]
-            if accepted:
-                await self._insert(connection, accepted, turns)
-                if not self._wakeup.has_room:
-                    await signals.send(connection, signals.WORK, [self._queue.name])
+        turns = await self._database.write(lambda connection: self._insert(connection, batch))
         self._wakeup.notify()
         return [None if item.task_id in turns else NotFoundError("no such conversation") for item in batch]
 
-    async def _take_turns(self, connection: AsyncConnection, batch: Sequence[Incoming]) -> dict[str, int]:
-        """Each accepted message's turn by its task. A conversation of someone else's gives none."""
+    def _insert(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
+        """Store what can be; each accepted message's turn, by its task."""
+        turns: dict[str, int] = {}
+        for round_ in _rounds(batch):
+            turns |= self._take_turns(connection, round_)
+        accepted = [incoming for incoming in batch if incoming.task_id in turns]
+        if accepted:
+            connection.execute(_INSERT_MESSAGE, [_message(item, turns[item.task_id]) for item in accepted])
+            items = [QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at) for i in accepted]
+            self._queue.publish(connection, items)
+            if not self._wakeup.has_room:
+                signals.send(connection, signals.WORK, [self._queue.name])
+        return turns
+
+    def _take_turns(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
+        """The messages' turns, by task. A conversation of someone else's gives none."""
         opening = [incoming for incoming in batch if incoming.is_new]
         if opening:
-            await connection.execute(insert(conversations), [self._conversation(incoming) for incoming in opening])
+            connection.execute(_INSERT_CONVERSATION, [self._conversation(incoming) for incoming in opening])
         turns = {incoming.task_id: 1 for incoming in opening}
         continuing = {(i.conversation_id, i.customer_id): i for i in batch if not i.is_new}
         if continuing:
-            next_turn = (
-                update(conversations)
-                .where(
-                    conversations.c.scope == self._scope,
-                    tuple_(conversations.c.id, conversations.c.customer_id).in_(list(continuing)),
-                )
-                .values(turns=conversations.c.turns + 1, updated_at=max(i.received_at for i in continuing.values()))
-                .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns)
-            )
-            for row in await connection.execute(next_turn):
+            latest = max(incoming.received_at for incoming in continuing.values())
+            values = {"scope_": self._scope, "keys_": list(continuing), "now_": latest}
+            for row in connection.execute(_TAKE_TURN, values):
                 turns[continuing[row.id, row.customer_id].task_id] = row.turns
         return turns
-
-    async def _insert(self, connection: AsyncConnection, batch: Sequence[Incoming], turns: dict[str, int]) -> None:
-        rows = [
-            {
-                "conversation_id": incoming.conversation_id,
-                "turn": turns[incoming.task_id],
-                "role": CUSTOMER,
-                "id": incoming.message_id,
-                "text": incoming.text,
-                "created_at": incoming.received_at,
-            }
-            for incoming in batch
-        ]
-        await connection.execute(insert(messages), rows)
-        items = [QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at) for i in batch]
-        await self._queue.publish(connection, items)
 
     def _conversation(self, incoming: Incoming) -> dict[str, object]:
         return {
@@ -107,3 +89,29 @@ def _rounds(batch: Sequence[Incoming]) -> list[list[Incoming]]:
         else:
             rounds.append({incoming.conversation_id: incoming})
     return [list(round_.values()) for round_ in rounds]
+
+
+def _message(incoming: Incoming, turn: int) -> dict[str, object]:
+    return {
+        "conversation_id": incoming.conversation_id,
+        "turn": turn,
+        "role": CUSTOMER,
+        "id": incoming.message_id,
+        "text": incoming.text,
+        "created_at": incoming.received_at,
+    }
+
+
+_INSERT_CONVERSATION = insert(conversations)
+_INSERT_MESSAGE = insert(messages).values(
+    {name: bindparam(name) for name in ("conversation_id", "turn", "role", "id", "text", "created_at")}
+)
+_TAKE_TURN = (
+    update(conversations)
+    .where(
+        conversations.c.scope == bindparam("scope_"),
+        tuple_(conversations.c.id, conversations.c.customer_id).in_(bindparam("keys_", expanding=True)),
+    )
+    .values(turns=conversations.c.turns + 1, updated_at=bindparam("now_"))
+    .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns)
+)

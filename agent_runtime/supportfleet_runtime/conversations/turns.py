@@ -12,8 +12,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select, update
 
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
@@ -76,75 +75,43 @@ class Turns:
         return await self._writer.submit(answered)
 
     async def _load(self, task_ids: Sequence[str]) -> Sequence[Turn | Exception]:
-        query = (
-            select(
-                tasks.c.id.label("task_id"),
-                tasks.c.turn.label("number"),
-                tasks.c.created_at.label("received_at"),
-                conversations.c.id.label("conversation_id"),
-                conversations.c.customer_id,
-                conversations.c.pending_intent,
-                conversations.c.pending_asked,
-                conversations.c.escalated_at,
-                messages.c.turn,
-                messages.c.role,
-                messages.c.text,
-            )
-            .join(conversations, conversations.c.id == tasks.c.conversation_id)
-            .join(
-                messages,
-                and_(
-                    messages.c.conversation_id == conversations.c.id,
-                    messages.c.turn.between(tasks.c.turn - self._window, tasks.c.turn),
-                ),
-            )
-            .where(tasks.c.id.in_(task_ids))
-            .order_by(tasks.c.id, messages.c.turn)
-        )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        values = {"tasks_": list(task_ids), "window_": self._window}
+        rows = await self._database.read(lambda connection: connection.execute(_LOAD, values).all())
         turns = {task_id: _turn(list(group)) for task_id, group in groupby(rows, key=lambda row: str(row.task_id))}
         return [turns.get(task_id) or NotFoundError(f"no such task: {task_id}") for task_id in task_ids]
 
     async def _store(self, batch: Sequence[Answered]) -> Sequence[bool | Exception]:
-        now = self._now()
-        async with self._database.write() as connection:
-            held = await self._queue.ack(connection, [item.lease for item in batch if not item.dead])
-            held |= await self._queue.ack(connection, [item.lease for item in batch if item.dead], dead=True)
-            stored = [item for item in batch if item.lease.id in held]
-            if stored:
-                await connection.execute(insert(messages), [_message(item, now) for item in stored])
-                await _update_conversations(connection, stored, now)
-                elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
-                await signals.send(connection, signals.DONE, elsewhere)
-        for item in stored:
-            self._waiters.resolve(item.lease.id, item.reply)
+        held = await self._database.write(lambda connection: self._insert(connection, batch))
+        for item in batch:
+            if item.lease.id in held:
+                self._waiters.resolve(item.lease.id, item.reply)
         return [item.lease.id in held for item in batch]
 
+    def _insert(self, connection: Connection, batch: Sequence[Answered]) -> set[str]:
+        """Store the answers whose leases are still held; their tasks."""
+        now = self._now()
+        held = self._queue.ack(connection, [item.lease for item in batch if not item.dead])
+        held |= self._queue.ack(connection, [item.lease for item in batch if item.dead], dead=True)
+        stored = [item for item in batch if item.lease.id in held]
+        if stored:
+            connection.execute(_INSERT_REPLY, [_message(item, now) for item in stored])
+            # Rows are locked in the same order everywhere, so that two processes can't wait for each other.
+            stored.sort(key=lambda item: item.turn.conversation_id)
+            connection.execute(_UPDATE_CONVERSATION, [_conversation(item, now) for item in stored])
+            elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
+            signals.send(connection, signals.DONE, elsewhere)
+        return held
 
-async def _update_conversations(connection: AsyncConnection, stored: Sequence[Answered], now: datetime) -> None:
-    statement = (
-        update(conversations)
-        .where(conversations.c.id == bindparam("key"))
-        .values(
-            pending_intent=bindparam("intent"),
-            pending_asked=bindparam("asked"),
-            escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated")),
-            updated_at=bindparam("now"),
-        )
-    )
-    rows = [
-        {
-            "key": item.turn.conversation_id,
-            "intent": item.answer.pending.intent if item.answer.pending else None,
-            "asked": item.answer.pending.asked if item.answer.pending else None,
-            "escalated": now if item.answer.escalate else None,
-            "now": now,
-        }
-        for item in stored
-    ]
-    # Rows are locked in the same order everywhere, so that two processes can't wait for each other.
-    await connection.execute(statement, sorted(rows, key=lambda row: str(row["key"])))
+
+def _conversation(item: Answered, now: datetime) -> dict[str, Any]:
+    pending = item.answer.pending
+    return {
+        "key_": item.turn.conversation_id,
+        "intent_": pending.intent if pending else None,
+        "asked_": pending.asked if pending else None,
+        "escalated_": now if item.answer.escalate else None,
+        "now_": now,
+    }
 
 
 def _message(item: Answered, now: datetime) -> dict[str, Any]:
@@ -181,4 +148,47 @@ def _turn(rows: Sequence[Any]) -> Turn:
         history=tuple(Exchange(said[turn, CUSTOMER], said.get((turn, AGENT))) for turn in earlier),
         pending=pending,
         escalated=first.escalated_at is not None,
+        has_later=first.turns > first.number,
     )
+
+
+def _load_statement() -> Select[Any]:
+    """A task's conversation and the messages of its window, one row for each message."""
+    in_window = and_(
+        messages.c.conversation_id == conversations.c.id,
+        messages.c.turn.between(tasks.c.turn - bindparam("window_"), tasks.c.turn),
+    )
+    return (
+        select(
+            tasks.c.id.label("task_id"),
+            tasks.c.turn.label("number"),
+            tasks.c.created_at.label("received_at"),
+            conversations.c.id.label("conversation_id"),
+            conversations.c.customer_id,
+            conversations.c.turns,
+            conversations.c.pending_intent,
+            conversations.c.pending_asked,
+            conversations.c.escalated_at,
+            messages.c.turn,
+            messages.c.role,
+            messages.c.text,
+        )
+        .join(conversations, conversations.c.id == tasks.c.conversation_id)
+        .join(messages, in_window)
+        .where(tasks.c.id.in_(bindparam("tasks_", expanding=True)))
+        .order_by(tasks.c.id, messages.c.turn)
+    )
+
+
+_LOAD = _load_statement()
+_INSERT_REPLY = insert(messages)
+_UPDATE_CONVERSATION = (
+    update(conversations)
+    .where(conversations.c.id == bindparam("key_"))
+    .values(
+        pending_intent=bindparam("intent_"),
+        pending_asked=bindparam("asked_"),
+        escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated_")),
+        updated_at=bindparam("now_"),
+    )
+)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import Connection, Select, and_, select
 
 from supportfleet_runtime.conversations.records import ConversationRecord, MessageRecord, Reply, TaskRecord, TaskState
 from supportfleet_runtime.errors import NotFoundError
@@ -37,24 +37,29 @@ class Views:
         wanted = [conversations.c.id == conversation_id, conversations.c.scope == self._scope]
         if customer_id is not None:
             wanted.append(conversations.c.customer_id == customer_id)
-        async with self._database.read() as connection:
-            found = (await connection.execute(select(conversations).where(*wanted))).one_or_none()
-            if found is None:
-                raise NotFoundError("no such conversation")
-            latest = (
-                select(messages)
-                .where(messages.c.conversation_id == conversation_id, messages.c.turn > found.turns - turns)
-                .order_by(messages.c.turn, messages.c.role.desc())
-            )
-            rows = (await connection.execute(latest)).all()
+        latest = (
+            select(messages)
+            .where(messages.c.conversation_id == conversation_id)
+            .order_by(messages.c.turn.desc(), messages.c.role)
+            .limit(2 * turns)
+        )
+
+        def query(connection: Connection) -> tuple[Any, Sequence[Any]]:
+            conversation = connection.execute(select(conversations).where(*wanted)).one_or_none()
+            return conversation, connection.execute(latest).all() if conversation else ()
+
+        found, rows = await self._database.read(query)
+        if found is None:
+            raise NotFoundError("no such conversation")
         escalated = found.escalated_at is not None
+        shown = [row for row in reversed(rows) if row.turn > found.turns - turns]
         return ConversationRecord(
             conversation_id=found.id,
             customer_id=found.customer_id,
             escalated=escalated,
             created_at=found.created_at,
             updated_at=found.updated_at,
-            messages=tuple(_message(row, escalated=escalated) for row in rows),
+            messages=tuple(_message(row, escalated=escalated) for row in shown),
             has_earlier=found.turns > turns,
         )
 
@@ -63,8 +68,7 @@ class Views:
         query = _tasks().where(tasks.c.id == task_id, conversations.c.scope == self._scope)
         if customer_id is not None:
             query = query.where(conversations.c.customer_id == customer_id)
-        async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         if row is None:
             raise NotFoundError("no such task")
         return TaskRecord(
@@ -79,9 +83,9 @@ class Views:
 
     async def replies(self, task_ids: Collection[str]) -> Mapping[str, Reply]:
         """The replies of those tasks that have one."""
-        async with self._database.read() as connection:
-            rows = await connection.execute(_tasks().where(tasks.c.id.in_(task_ids), messages.c.text.is_not(None)))
-            return {row.task_id: _reply(row, escalated=row.escalated_at is not None) for row in rows}
+        query = _tasks().where(tasks.c.id.in_(task_ids), messages.c.text.is_not(None))
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return {row.task_id: _reply(row, escalated=row.escalated_at is not None) for row in rows}
 
 
 def _tasks() -> Select[Any]:

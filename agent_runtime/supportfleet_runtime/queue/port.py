@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Queue(Protocol):
         """Its name."""
         ...
 
-    async def publish(self, transaction: AsyncConnection, items: Sequence[QueueItem]) -> None:
+    def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are there when the transaction commits."""
         ...
 
@@ -50,7 +50,7 @@ class Queue(Protocol):
         """Lease up to ``limit`` items that are due, oldest first; none is no error."""
         ...
 
-    async def ack(self, transaction: AsyncConnection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
+    def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
         """End leases for good: as done, or as given up (dead). The ids that were still held."""
         ...
 

@@ -1,6 +1,7 @@
 """The queue in SQL: the ``tasks`` table of SQLite or PostgreSQL.
 
-PostgreSQL's workers pass over each other's rows (``FOR UPDATE SKIP LOCKED``); SQLite's take the file in turn.
+PostgreSQL's workers pass over each other's rows (``FOR UPDATE SKIP LOCKED``); SQLite's take the file in turn. The
+statements are built once: building one costs more than running it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,19 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, insert, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    bindparam,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
@@ -28,7 +40,7 @@ class SqlQueue:
         self._lease = timedelta(seconds=lease)
         self._now = now
 
-    async def publish(self, transaction: AsyncConnection, items: Sequence[QueueItem]) -> None:
+    def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are there when the transaction commits."""
         rows = [
             {
@@ -43,79 +55,91 @@ class SqlQueue:
             }
             for item in items
         ]
-        await transaction.execute(insert(tasks), rows)
+        transaction.execute(_INSERT, rows)
 
     async def receive(self, limit: int) -> Sequence[Lease]:
         """Lease up to ``limit`` items that are due, oldest first."""
         now = self._now()
-        due = (
-            select(tasks.c.id)
-            .where(tasks.c.queue == self.name, is_unfinished(tasks), tasks.c.visible_at <= now, ~_has_earlier())
-            .order_by(tasks.c.visible_at, tasks.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True, of=tasks)
-            .cte("due")
-        )
-        lease = (
-            update(tasks)
-            .where(tasks.c.id.in_(select(due.c.id)))
-            .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=now + self._lease)
-            .returning(tasks.c.id, tasks.c.tries)
-        )
-        async with self._database.write() as connection:
-            rows = (await connection.execute(lease)).all()
+        values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
+        rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
         return [Lease(row.id, row.tries, now) for row in sorted(rows)]
 
-    async def ack(self, transaction: AsyncConnection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
+    def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
         """End leases for good. The ids that were still held."""
-        ended = {"state": DEAD if dead else DONE, "finished_at": self._now()}
-        return await self._update(transaction, leases, ended)
+        values = {"state_": DEAD if dead else DONE, "finished_": self._now()}
+        return _update_held(transaction, _END, leases, values)
 
     async def retry(self, lease: Lease, delay: float, error: str) -> None:
         """Give an item back for another try in ``delay`` seconds."""
-        due = self._now() + timedelta(seconds=delay)
-        async with self._database.write() as connection:
-            values = {"state": READY, "visible_at": due, "error": error[:MAX_ERROR]}
-            await self._update(connection, [lease], values)
+        values = {"visible_": self._now() + timedelta(seconds=delay), "error_": error[:MAX_ERROR]}
+        await self._database.write(lambda connection: _update_held(connection, _RETRY, [lease], values))
 
     async def extend(self, leases: Collection[Lease]) -> set[str]:
         """Keep leases alive. The ids that are still held."""
-        async with self._database.write() as connection:
-            return await self._update(connection, leases, {"visible_at": self._now() + self._lease})
+        values = {"visible_": self._now() + self._lease}
+        return await self._database.write(lambda connection: _update_held(connection, _EXTEND, leases, values))
 
     async def release(self, leases: Collection[Lease]) -> None:
         """Give items back at once, as if they had not been tried."""
-        async with self._database.write() as connection:
-            values = {"state": READY, "visible_at": self._now(), "tries": tasks.c.tries - 1}
-            await self._update(connection, leases, values)
+        values = {"visible_": self._now()}
+        await self._database.write(lambda connection: _update_held(connection, _RELEASE, leases, values))
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
-        waiting = select(func.count()).where(tasks.c.queue == self.name, tasks.c.state == READY)
-        async with self._database.read() as connection:
-            return int((await connection.execute(waiting)).scalar_one())
-
-    async def _update(self, connection: AsyncConnection, leases: Collection[Lease], values: dict[str, Any]) -> set[str]:
-        """Set ``values`` on the leased rows that are still these leases'; their ids."""
-        if not leases:
-            return set()
-        held = (
-            update(tasks)
-            .where(
-                tuple_(tasks.c.id, tasks.c.tries).in_([(lease.id, lease.tries) for lease in leases]),
-                tasks.c.state == LEASED,
-            )
-            .values(values)
-            .returning(tasks.c.id)
-        )
-        return set((await connection.execute(held)).scalars())
+        values = {"queue_": self.name}
+        return await self._database.read(lambda connection: int(connection.execute(_DEPTH, values).scalar_one()))
 
 
-def _has_earlier() -> ColumnElement[bool]:
-    """Whether the conversation has an unfinished task of an earlier turn."""
+def _update_held(
+    connection: Connection, statement: Executable, leases: Collection[Lease], values: dict[str, Any]
+) -> set[str]:
+    """Update the rows that are still these leases'; their ids."""
+    if not leases:
+        return set()
+    keys = [(lease.id, lease.tries) for lease in leases]
+    return set(connection.execute(statement, {**values, "leases_": keys}).scalars())
+
+
+def _lease_statement() -> Executable:
+    """Lease what is due, but nothing behind an unfinished task of the same conversation."""
     earlier = tasks.alias("earlier")
-    return exists().where(
-        earlier.c.conversation_id == tasks.c.conversation_id,
-        earlier.c.turn < tasks.c.turn,
-        is_unfinished(earlier),
+    has_earlier = exists().where(
+        earlier.c.conversation_id == tasks.c.conversation_id, earlier.c.turn < tasks.c.turn, is_unfinished(earlier)
     )
+    due = (
+        select(tasks.c.id)
+        .where(
+            tasks.c.queue == bindparam("queue_"),
+            is_unfinished(tasks),
+            tasks.c.visible_at <= bindparam("now_", type_=tasks.c.visible_at.type),
+            ~has_earlier,
+        )
+        .order_by(tasks.c.visible_at, tasks.c.id)
+        .limit(bindparam("limit_"))
+        .with_for_update(skip_locked=True, of=tasks)
+        .cte("due")
+    )
+    return (
+        update(tasks)
+        .where(tasks.c.id.in_(select(due.c.id)))
+        .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
+        .returning(tasks.c.id, tasks.c.tries)
+    )
+
+
+def _held_statement(**values: Any) -> Executable:
+    is_held = tuple_(tasks.c.id, tasks.c.tries).in_(bindparam("leases_", expanding=True))
+    return update(tasks).where(is_held, tasks.c.state == LEASED).values(values).returning(tasks.c.id)
+
+
+def _is_ready() -> ColumnElement[bool]:
+    return tasks.c.state == literal(READY, literal_execute=True)
+
+
+_INSERT = insert(tasks)
+_LEASE = _lease_statement()
+_END = _held_statement(state=bindparam("state_"), finished_at=bindparam("finished_"))
+_RETRY = _held_statement(state=READY, visible_at=bindparam("visible_"), error=bindparam("error_"))
+_EXTEND = _held_statement(visible_at=bindparam("visible_"))
+_RELEASE = _held_statement(state=READY, visible_at=bindparam("visible_"), tries=tasks.c.tries - 1)
+_DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), _is_ready())

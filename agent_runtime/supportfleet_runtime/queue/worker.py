@@ -65,7 +65,7 @@ class Worker:
         self._metrics = metrics
         self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         self._stopping = False
-        self._look_again = False
+        self._looks = 0
 
     async def run(self) -> None:
         """Take and handle items until ``stop``."""
@@ -77,8 +77,6 @@ class Worker:
                 leases = await self._receive(room) if room else ()
                 for lease in leases:
                     self._start(lease)
-                # What waits behind an item in work can be taken when that ends; what is left of a full batch, now.
-                self._look_again = bool(self._running)
                 if not leases or len(leases) < room:
                     await self._wakeup.wait(POLL_SECONDS)
         finally:
@@ -102,6 +100,7 @@ class Worker:
             log.warning("leases_released", number=len(left))
 
     async def _receive(self, room: int) -> tuple[Lease, ...]:
+        self._looks += 1
         try:
             return tuple(await self._queue.receive(room))
         except StorageError as error:
@@ -112,13 +111,15 @@ class Worker:
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._work(lease))
         self._running[lease.id] = (lease, task)
-        task.add_done_callback(lambda _task: self._ended(lease))
+        looks = self._looks
+        task.add_done_callback(lambda _task: self._ended(lease, looks))
 
-    def _ended(self, lease: Lease) -> None:
+    def _ended(self, lease: Lease, looks: int) -> None:
+        """Look again where there was no room, or where a look since then may have passed over a later turn."""
         full = len(self._running) >= self._settings.batch
         if self._running.get(lease.id, (None,))[0] is lease:
             del self._running[lease.id]
-        if self._look_again or full:
+        if full or self._looks != looks:
             self._wakeup.notify()
 
     async def _work(self, lease: Lease) -> None:

@@ -1,10 +1,15 @@
-"""The database: one engine for SQLite or PostgreSQL, and transactions that fail in one way.
+"""The database: SQLite or PostgreSQL, and transactions that fail in one way.
 
-``write()`` is a transaction, ``read()`` a connection to read with. Whatever goes wrong with the connection, the server
-or the time limit is a ``StorageUnavailableError``, which callers may try again; anything else is a ``StorageError``.
+A transaction is a plain function of a SQLAlchemy connection, given to ``write`` or ``read``, so the same code runs on
+both. On PostgreSQL it runs in SQLAlchemy's asyncio engine over asyncpg. On SQLite it runs as a whole in a thread: with
+aiosqlite, which takes each cursor operation to a thread and back, a message took fifty such trips and twice the
+processor time.
 
-SQLite runs in WAL mode with ``synchronous=FULL``: what was committed survives a power cut. Its writers take turns
-inside the process (a lock costs less than SQLite's busy loop) and take the file's lock at the start (``BEGIN
+Whatever goes wrong with the connection, the server or the time limit is a ``StorageUnavailableError``, which callers
+may try again; anything else is a ``StorageError``.
+
+SQLite runs in WAL mode with ``synchronous=FULL``: what was committed survives a power cut. One thread writes, so
+writers wait for each other in a queue and not in SQLite's busy loop, and takes the file's lock at the start (``BEGIN
 IMMEDIATE``), so that reading first and writing then can't fail half-way.
 """
 
@@ -12,62 +17,115 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl
 
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""What is done in a transaction."""
+
 IMMEDIATE: Final = "supportfleet_immediate"
 APPLICATION_NAME: Final = "supportfleet-runtime"
+READERS: Final = 4
+RECYCLE_SECONDS: Final = 1800
 # Classes of SQLSTATE that trying again may cure: connection, rollback (deadlock), resources, operator, system, locks.
 PASSING_SQLSTATES: Final = ("08", "40", "53", "57", "58", "55P03")
 
 
+class _Backend(Protocol):
+    async def write(self, work: Work[T]) -> T: ...
+    async def read(self, work: Work[T]) -> T: ...
+    async def close(self) -> None: ...
+
+
 class Database:
-    """A pool of connections. Nothing is opened before the first use."""
+    """A database. Nothing is opened before the first use."""
 
     def __init__(self, url: DatabaseUrl, *, pool: int = 20, timeout: float = 5.0) -> None:
-        self.kind = url.kind
         self.url = url
+        self.kind = url.kind
         self.timeout = timeout
-        self._writers = asyncio.Lock() if url.kind is DatabaseKind.SQLITE else None
-        if url.kind is DatabaseKind.SQLITE:
-            self._engine = _sqlite_engine(url.target, pool, timeout)
-        else:
-            self._engine = _postgresql_engine(url.target, pool, timeout)
+        self._backend: _Backend = (
+            _Sqlite(url.target, timeout) if url.kind is DatabaseKind.SQLITE else _Postgresql(url.target, pool, timeout)
+        )
 
-    @contextlib.asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction: committed at the end, rolled back on an exception."""
-        async with (
-            _errors_translated(),
-            self._writers or contextlib.nullcontext(),
-            self._engine.connect() as connection,
-        ):
-            await connection.execution_options(**{IMMEDIATE: True})
-            async with connection.begin():
-                yield connection
+    async def write(self, work: Work[T]) -> T:
+        """Do ``work`` in a transaction: committed at its end, rolled back where it raises."""
+        with _errors_translated():
+            return await self._backend.write(work)
 
-    @contextlib.asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection to read with."""
-        async with _errors_translated(), self._engine.connect() as connection:
-            yield connection
+    async def read(self, work: Work[T]) -> T:
+        """Do ``work``, which only reads."""
+        with _errors_translated():
+            return await self._backend.read(work)
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._backend.close()
+
+
+class _Sqlite:
+    """One thread that writes, a few that read."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self._engine = _sqlite_engine(path, timeout)
+        self._immediate = self._engine.execution_options(**{IMMEDIATE: True})
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="sqlite-reader")
+
+    async def write(self, work: Work[T]) -> T:
+        def run() -> T:
+            with self._immediate.begin() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, run)
+
+    async def read(self, work: Work[T]) -> T:
+        def run() -> T:
+            with self._engine.connect() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._shut)
+
+    def _shut(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._engine.dispose()
+
+
+class _Postgresql:
+    """SQLAlchemy's asyncio engine over asyncpg."""
+
+    def __init__(self, dsn: str, pool: int, timeout: float) -> None:
+        self._engine = _postgresql_engine(dsn, pool, timeout)
+
+    async def write(self, work: Work[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def read(self, work: Work[T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
         await self._engine.dispose()
 
 
-@contextlib.asynccontextmanager
-async def _errors_translated() -> AsyncIterator[None]:
+@contextlib.contextmanager
+def _errors_translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
@@ -94,18 +152,16 @@ def _is_passing(error: DBAPIError) -> bool:
 
 def _summary(error: DBAPIError) -> str:
     """What happened, without the driver's text, which may quote a row."""
-    sqlstate = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
-    return f"the database refused: {type(error).__name__}" + (f" ({sqlstate})" if sqlstate else "")
+    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    return f"the database refused: {type(error).__name__}" + (f" ({code})" if code else "")
 
 
-def _sqlite_engine(path: str, pool: int, timeout: float) -> AsyncEngine:
-    with contextlib.suppress(
-        OSError
-    ):  # opening the file will say what is wrong, and say it again when it is asked again
+def _sqlite_engine(path: str, timeout: float) -> Engine:
+    with contextlib.suppress(OSError):  # opening the file will say what is wrong
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        f"sqlite+aiosqlite:///{path}",
-        pool_size=pool,
+    engine = create_engine(
+        f"sqlite:///{path}",
+        pool_size=READERS + 1,
         max_overflow=0,
         pool_timeout=timeout,
         pool_use_lifo=True,
@@ -113,16 +169,14 @@ def _sqlite_engine(path: str, pool: int, timeout: float) -> AsyncEngine:
         connect_args={"timeout": timeout, "isolation_level": None},
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+            connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # The driver begins no transaction of its own (isolation_level None); a single SELECT needs none.
+        # The driver begins no transaction of its own (isolation_level None), and a single SELECT needs none.
         if connection.get_execution_options().get(IMMEDIATE):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -133,15 +187,8 @@ def _postgresql_engine(dsn: str, pool: int, timeout: float) -> AsyncEngine:
     import asyncpg  # noqa: PLC0415 - an agent on SQLite does without
 
     async def connect() -> Any:
-        return await asyncpg.connect(
-            dsn,
-            timeout=timeout,
-            command_timeout=timeout,
-            server_settings={
-                "application_name": APPLICATION_NAME,
-                "idle_in_transaction_session_timeout": "60000",
-            },
-        )
+        settings = {"application_name": APPLICATION_NAME, "idle_in_transaction_session_timeout": "60000"}
+        return await asyncpg.connect(dsn, timeout=timeout, command_timeout=timeout, server_settings=settings)
 
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -151,6 +198,6 @@ def _postgresql_engine(dsn: str, pool: int, timeout: float) -> AsyncEngine:
         pool_timeout=timeout,
         pool_use_lifo=True,
         pool_pre_ping=True,
-        pool_recycle=1800,
+        pool_recycle=RECYCLE_SECONDS,
         hide_parameters=True,
     )

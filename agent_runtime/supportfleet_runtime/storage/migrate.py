@@ -12,12 +12,10 @@ from typing import Final
 
 import structlog
 from sqlalchemy import Connection, Text, column, inspect, select, table, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from supportfleet_runtime.errors import MigrationError, StorageUnavailableError
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrations import HEAD, VERSION_TABLE
-from supportfleet_runtime.storage.url import DatabaseKind
 
 log = structlog.get_logger()
 
@@ -28,34 +26,36 @@ FOLDER: Final = Path(__file__).parent / "migrations"
 _version = table(VERSION_TABLE, column("version_num", Text))
 
 
-async def schema_version(connection: AsyncConnection) -> str | None:
-    """The schema's version; ``None`` for an empty database."""
-    if not await connection.run_sync(lambda sync: inspect(sync).has_table(VERSION_TABLE)):
-        return None
-    return (await connection.execute(select(_version.c.version_num))).scalar_one_or_none()
-
-
 async def migrate(database: Database) -> str:
     """Bring the schema up to date; its version afterwards."""
-    async with database.read() as connection:
-        found = await schema_version(connection)
+    found = await database.read(schema_version)
     if found is not None and found >= HEAD:
         return _accept(found)
     patient = Database(database.url, pool=2, timeout=max(LOCK_WAIT, database.timeout))
     try:
-        async with patient.write() as connection:
-            if patient.kind is DatabaseKind.POSTGRESQL:
-                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-            found = await schema_version(connection)
-            if found is not None and found >= HEAD:
-                return _accept(found)
-            await connection.run_sync(_upgrade)
+        return _accept(await patient.write(_migrate))
     except StorageUnavailableError:
         raise
     except Exception as error:
         raise MigrationError(f"the schema could not be brought from {found or 'nothing'} to {HEAD}") from error
     finally:
         await patient.close()
+
+
+def schema_version(connection: Connection) -> str | None:
+    """The schema's version; ``None`` for an empty database."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(select(_version.c.version_num)).scalar_one_or_none()
+
+
+def _migrate(connection: Connection) -> str:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    found = schema_version(connection)
+    if found is not None and found >= HEAD:
+        return found
+    _upgrade(connection)
     log.info("schema_migrated", before=found, after=HEAD)
     return HEAD
 

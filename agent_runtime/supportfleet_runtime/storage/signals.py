@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, text
 
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl
 
@@ -28,13 +27,13 @@ IDS_IN_ONE: Final = 200  # PostgreSQL's payloads end at 8,000 bytes; an id is 31
 RECONNECT_PAUSE: Final = 2.0
 
 
-async def send(connection: AsyncConnection, kind: str, subjects: Sequence[str]) -> None:
+def send(connection: Connection, kind: str, subjects: Sequence[str]) -> None:
     """Send with the transaction of ``connection``."""
     if connection.dialect.name != "postgresql":
         return
     for start in range(0, len(subjects), IDS_IN_ONE):
         payload = f"{kind} {','.join(subjects[start : start + IDS_IN_ONE])}"
-        await connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
+        connection.execute(text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload})
 
 
 async def listen(url: DatabaseUrl, patience: float, hear: Callable[[str, str], None]) -> None:
