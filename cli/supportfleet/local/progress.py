@@ -120,6 +120,7 @@ class Progress:
         self._lock = threading.Lock()
         self._open: dict[str, Step] = {}
         self._done = 0
+        self._held: list[tuple[str, str]] | None = None
         self._live: Live | None = None
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -135,14 +136,18 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to a question; work goes on."""
+        """Leave the terminal to a question; work goes on, and what it says is shown afterwards."""
         shown = self._live is not None or self._ticker is not None
         self._hide()
+        self._held = []
         try:
             yield
         finally:
+            held, self._held = self._held, None
             if shown:
                 self._show()
+            for message, style in held:
+                self._say(message, style)
 
     def _show(self) -> None:
         if self._console.is_terminal:
@@ -178,7 +183,7 @@ class Progress:
         with self._lock:
             step = self._open.setdefault(name, self._step(name, expected, lane))
             step.started = self._clock()
-        self._plain(f"{name} …{self._about_left()}")
+        self._started(name)
         outcome, style = "failed after", "red"
         try:
             yield step
@@ -211,11 +216,18 @@ class Progress:
         return f" (about {in_words(left)} left in all)" if left >= 1 else ""
 
     def _say(self, message: str, style: str) -> None:
+        if self._held is not None:
+            self._held.append((message, style))
+            return
+        if self._live:
+            self._live.refresh()
         self._console.print(Text(message, style=style), soft_wrap=True)
 
-    def _plain(self, message: str) -> None:
-        if self._live is None:
-            self._say(message, "")
+    def _started(self, name: str) -> None:
+        if self._live:
+            self._live.refresh()
+        else:
+            self._say(f"{name} …{self._about_left()}", "")
 
     def _tick(self) -> None:
         while not self._stop.wait(self._heartbeat):
@@ -239,4 +251,4 @@ class Progress:
                 expected = f"of about {in_words(step.expected)}" if step.expected >= 1 else ""
                 rows.add_row(Text("•", "cyan"), step.name, elapsed, Text(expected, "dim"), Text(step.detail, "dim"))
         total = f"{done} of {done + len(steps)} steps done{self._about_left()}"
-        return Group(rows, Text(total, style="bold"))
+        return Group(*([rows] if rows.row_count else []), Text(total, style="bold"))
