@@ -113,7 +113,7 @@ async def ensure_packages(
     wanted = await missing(packages, system)
     if not wanted:
         return []
-    _require_means(wanted, system)
+    _require_means(wanted, packages, system)
     if system.interactive and not assume_yes:
         with progress.paused():
             agreed = await (ask or _ask)(_question(wanted))
@@ -133,9 +133,9 @@ async def ensure_packages(
     return wanted
 
 
-def _require_means(wanted: Sequence[str], system: System) -> None:
+def _require_means(wanted: Sequence[str], packages: Mapping[str, Sequence[str]], system: System) -> None:
     if shutil.which("apt-get") is None:
-        needs = sorted({Path(item).name for name in wanted for item in CLUSTER_PACKAGES.get(name, (name,))})
+        needs = sorted(Path(item).name for name in wanted for item in packages[name] if not system.has(item))
         raise PackagesError(
             f"these programs are needed and missing: {', '.join(needs)}",
             remedy=f"There is no apt-get here: install what provides them (on Debian: {', '.join(wanted)}).",
