@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from supportfleet_operator.api import SupportAgent, parse
+from supportfleet_operator.api import Metadata, SupportAgent, parse
+from supportfleet_operator.api.agent import MAX_NAME
 from supportfleet_operator.api.environment import RESERVED_ENV
 from supportfleet_operator.resources import CHILD_KINDS, CONFIG_HASH, MODEL_DIGEST, Children, children, selector_text
 from supportfleet_operator.resources.environment import agent_env, sync_env
@@ -75,6 +76,14 @@ class TestAll:
         assert not chosen <= job(model=MODEL)["spec"]["template"]["metadata"]["labels"].items()
         assert selector_text(agent()) == "app.kubernetes.io/component=agent,supportfleet.dev/agent=helper"
 
+    def test_the_longest_name_leaves_room_for_all_others(self) -> None:
+        """With the longest name allowed every child's name, and those of its pods, fit in 63 characters."""
+        longest = agent(model=CLAIM).model_copy(
+            update={"metadata": Metadata(name="a" * MAX_NAME, namespace="s", uid="u")}
+        )
+        pod_suffix = len("-abcde")
+        assert max(len(one["metadata"]["name"]) for one in children(longest)) + pod_suffix <= 63
+
 
 class TestDeployment:
     def test_it_has_the_replicas_that_were_asked_for(self) -> None:
@@ -141,6 +150,15 @@ class TestDeployment:
         assert rendered.model_claim is None
         assert "models" not in str(rendered.deployment)
         assert "MODEL_" not in str(rendered.deployment)
+
+    def test_own_labels_and_annotations_reach_the_pods_beside_the_operators(self) -> None:
+        """Labels and annotations of users are on the pods, and take none of the operator's away."""
+        given = {"labels": {"team": "support"}, "annotations": {"sidecar.istio.io/inject": "true"}}
+        meta = render(template=given).deployment["spec"]["template"]["metadata"]
+        assert given["labels"].items() <= meta["labels"].items()
+        assert given["annotations"].items() <= meta["annotations"].items()
+        assert CONFIG_HASH in meta["annotations"]
+        assert meta["labels"]["supportfleet.dev/agent"] == "helper"
 
     def test_placement_is_as_given(self) -> None:
         """Node selector, tolerations, affinity, priority, pull secrets and grace period reach the pods."""
