@@ -8,11 +8,16 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from supportfleet_operator.api import parse
+from supportfleet_operator.api.model import URI, VERSION
+from supportfleet_operator.api.types import HTTP_URL
 from supportfleet_operator.resources import children
 from supportfleet_runtime import config
 from supportfleet_runtime.agent.settings import parse_agent_settings
+from supportfleet_runtime.models.settings import sync_settings
 
 EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples").glob("[0-9]*.yaml"))
 SECRETS = {"DATABASE_URL": "postgresql://u:p@db/supportfleet", "ANTHROPIC_API_KEY": "sk-ant-a-key-for-tests"}
@@ -70,6 +75,21 @@ def test_an_examples_configuration_is_one_the_runtime_accepts(example: Path) -> 
     (text,) = rendered(example)["file"].values()
     _, problems = parse_agent_settings(text.encode(), "agent_config.json")
     assert list(problems) == []
+
+
+@given(
+    uri=st.from_regex(URI, fullmatch=True),
+    version=st.from_regex(VERSION, fullmatch=True).filter(lambda text: len(text) <= 63),
+    endpoint=st.from_regex(HTTP_URL, fullmatch=True).filter(str.isascii) | st.none(),
+)
+def test_the_model_sync_takes_every_source_that_admission_lets_through(
+    uri: str, version: str, endpoint: str | None
+) -> None:
+    """What the API server accepts as spec.model never fails in the sync Job for how it is written."""
+    given = {"MODEL_BUCKET": uri, "MODEL_VERSION": version, "MODEL_DIGEST": f"sha256:{'a' * 64}"}
+    settings = sync_settings(given | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}))
+    assert settings.version == version
+    assert settings.source.bucket == (uri.split("/")[2] or None)
 
 
 def test_the_runtimes_writable_folders_are_mounted() -> None:

@@ -11,7 +11,10 @@ from supportfleet_operator.api.types import HttpUrl, ObjectName, Quantity, quant
 EMPTY_DIR: Final = "EmptyDir"
 CLAIM: Final = "PersistentVolumeClaim"
 
-URI: Final = r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^ ?#]*)?|file:///[^ ?#]+)$"
+_FOLDER: Final = "/[A-Za-z0-9_][-A-Za-z0-9._~+=@]*"
+"""A part of a path, which can't climb out of it."""
+URI: Final = rf"^(s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]({_FOLDER})*|file://({_FOLDER})+)/?$"
+VERSION: Final = r"^[A-Za-z0-9][-A-Za-z0-9._]*$"
 
 
 def _only_for_claims(field: str, attribute: str) -> Rule:
@@ -152,7 +155,7 @@ class Model(ApiModel):
     uri: Annotated[
         str,
         StringConstraints(min_length=1, max_length=1024),
-        matches(URI, "must be s3://BUCKET[/PREFIX] or file:///PATH"),
+        matches(URI, "must be s3://BUCKET[/PREFIX] or file:///PATH, with plain names for folders"),
     ] = Field(
         description=(
             "Where model artifacts lie: s3://BUCKET[/PREFIX], or file:///PATH within the container "
@@ -163,7 +166,7 @@ class Model(ApiModel):
         str,
         StringConstraints(min_length=1, max_length=63),
         matches(
-            r"^[A-Za-z0-9][-A-Za-z0-9._]*$",
+            VERSION,
             "must be a folder's name: letters, digits, '-', '_' and '.', beginning with a letter or digit",
         ),
     ] = Field(description="Version of the artifact: the folder below uri.")

@@ -101,11 +101,13 @@ LabelValue = Annotated[
     StringConstraints(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"),
 ]
 Port = Annotated[Int32, Field(ge=1, le=65535)]
+_PORT: Final = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+HTTP_URL: Final = rf"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:({_PORT}))?(/[-A-Za-z0-9._~%!$&()*+,;=:@/]*)?$"
 HttpUrl = Annotated[
     str,
     StringConstraints(min_length=1, max_length=512),
     matches(
-        r"^https?://[^ /?#@]+(/[^ ?#]*)?$",
+        HTTP_URL,
         "must be an http:// or https:// address with no user name, password, query or fragment in it",
     ),
 ]
