@@ -1,0 +1,205 @@
+"""The programs that build an image from a Dockerfile: buildah, and docker where its engine answers.
+
+Both get the same build context, the same secrets and the same folder of wheels, and write a `docker save` archive.
+
+buildah is run in steps, each a target of the Dockerfile: `dependencies`, `runtime` (the image without our code), and
+the rest. The first two stay in its storage under their key, so a change of code neither runs nor hashes them again.
+Everything runs in a mount and a process namespace of its own and dies with the process that asked for it: an
+interrupted build leaves no mount and no process behind.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from supportfleet.local.images.sources import ImageError, Source
+from supportfleet.local.processes import Output, ProgramError, run
+
+BUILD_TIMEOUT_S = 1800.0
+QUERY_TIMEOUT_S = 60.0
+# How many sets of dependencies of one image stay in buildah's storage.
+KEPT_DEPENDENCIES = 2
+_CONFINED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one build: everything in them is temporary."""
+
+    root: Path
+    lock: int
+
+    def folder(self, name: str) -> Path:
+        """A folder in it, made on first use."""
+        path = self.root / name
+        path.mkdir(exist_ok=True)
+        return path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of programs that keep their own temporary files here too."""
+        return {**os.environ, "TMPDIR": str(self.folder("tmp"))}
+
+    async def run(self, argv: Sequence[str | Path], *, timeout_s: float = BUILD_TIMEOUT_S) -> Output:
+        """Run a program in namespaces of its own; while it lives the lock is held."""
+        return await run([*_CONFINED, *argv], timeout_s=timeout_s, env=self.environment, pass_fds=(self.lock,))
+
+
+@dataclass(frozen=True)
+class Request:
+    """An image to build: its sources are in workspace/context, what the build is given in workspace/given."""
+
+    source: Source
+    reference: str
+    dependencies_key: str
+    workspace: Workspace
+    archive: Path
+
+    @property
+    def given(self) -> list[str]:
+        """The secrets and the folder of wheels, as both engines take them."""
+        given = self.workspace.folder("given")
+        names = [name for name in ("build-environment", "ca-certificates") if (given / name).exists()]
+        secrets = [f"--secret=id={name},src={given / name}" for name in names]
+        return [*secrets, f"--build-context=find-links={self.workspace.folder('find-links')}"]
+
+    @property
+    def context(self) -> Path:
+        """The build context."""
+        return self.workspace.folder("context")
+
+
+class Engine(Protocol):
+    """What builds images."""
+
+    @property
+    def identity(self) -> str:
+        """Part of every key: the base that this engine builds on."""
+        ...
+
+    async def build(self, request: Request) -> None:
+        """Write the image's archive."""
+        ...
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A Docker engine, on the Dockerfile's own public base."""
+
+    identity: str = "docker"
+
+    async def build(self, request: Request) -> None:
+        """Build with BuildKit, whose cache knows by itself which layers are unchanged, and save the image."""
+        environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+        file = request.context / request.source.dockerfile
+        build = ["docker", "build", "--quiet", f"--file={file}", f"--tag={request.reference}"]
+        save = ["docker", "save", f"--output={request.archive}", request.reference]
+        try:
+            await run([*build, *request.given, request.context], timeout_s=BUILD_TIMEOUT_S, env=environment)
+            await run(save, timeout_s=BUILD_TIMEOUT_S, env=environment)
+        except ProgramError as error:
+            raise ImageError(f"{request.source.dockerfile} could not be built: {error}") from error
+
+
+@dataclass(frozen=True)
+class Buildah:
+    """buildah with its storage in the cache, on bases from archives."""
+
+    storage: Path
+    base: Path
+    build_base: Path
+
+    @property
+    def identity(self) -> str:
+        """The base, named by its key."""
+        return f"buildah {self.base.name}"
+
+    async def build(self, request: Request) -> None:
+        """Build the stages that the storage lacks, then the image, and write its archive."""
+        session = _Session(self.storage, request)
+        await session.clear()
+        dependencies, runtime = session.stage("dependencies"), session.stage("runtime")
+        if not {dependencies, runtime} <= await session.images():
+            bases = {"BASE_IMAGE": await session.pull(self.base), "BUILD_IMAGE": await session.pull(self.build_base)}
+            await session.bud(dependencies, target="dependencies", arguments=bases)
+            await session.bud(runtime, target="runtime", arguments=bases, stages={"dependencies": dependencies})
+        await session.bud(request.reference, stages={"dependencies": dependencies, "runtime": runtime})
+        destination = f"docker-archive:{request.archive}:{request.reference}"
+        await session.buildah("push", "--quiet", request.reference, destination)
+        await session.forget_old_stages()
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The buildah commands of one build, run one after another under the lock of all builds."""
+
+    storage: Path
+    request: Request
+
+    def stage(self, target: str) -> str:
+        """The name under which a stage stays in the storage."""
+        return f"localhost/{self.request.source.name}-{target}:{self.request.dependencies_key}"
+
+    async def buildah(self, *arguments: str | Path) -> str:
+        """Run buildah on our storage and nobody else's; what it printed."""
+        runroot = self.request.workspace.folder("run")
+        argv = ["buildah", "--root", self.storage, "--runroot", runroot, "--storage-driver=overlay", *arguments]
+        try:
+            output = await self.request.workspace.run(argv)
+        except ProgramError as error:
+            raise ImageError(
+                f"{self.request.source.dockerfile} could not be built: {error}",
+                remedy=f"If it is not the network, remove {self.storage} and try again.",
+            ) from error
+        return output.stdout
+
+    async def clear(self) -> None:
+        """Remove what a build that was killed left in the storage."""
+        await self.buildah("rm", "--all")
+        await self.buildah("rmi", "--prune", "--force")
+
+    async def images(self) -> set[str]:
+        """The names of all images in the storage."""
+        return {name for image in await self._listed() for name in image.get("names") or ()}
+
+    async def pull(self, archive: Path) -> str:
+        """Take an image from an archive; its identifier."""
+        return (await self.buildah("pull", "--quiet", f"docker-archive:{archive}")).strip()
+
+    async def bud(
+        self,
+        tag: str,
+        *,
+        target: str = "",
+        arguments: Mapping[str, str] = MappingProxyType({}),
+        stages: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Build a target of the Dockerfile, with some of its stages taken from images."""
+        options = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        options += [f"--build-context={name}=container-image://{image}" for name, image in stages.items()]
+        if target:
+            options.append(f"--target={target}")
+        file = self.request.context / self.request.source.dockerfile
+        common = ["--isolation=chroot", "--pull-never", "--format=docker", "--quiet", f"--file={file}", f"--tag={tag}"]
+        await self.buildah("bud", *common, *options, *self.request.given, self.request.context)
+
+    async def forget_old_stages(self) -> None:
+        """Keep the latest few sets of dependencies of this image, and no more."""
+        for target in ("dependencies", "runtime"):
+            repository = self.stage(target).rpartition(":")[0]
+            kept = [image for image in await self._listed() if _is_of(image, repository)]
+            kept.sort(key=lambda image: str(image["createdatraw"]), reverse=True)
+            for image in kept[KEPT_DEPENDENCIES:]:
+                await self.buildah("rmi", "--force", image["id"])
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(await self.buildah("images", "--json") or "[]")
+        return listed
+
+
+def _is_of(image: Mapping[str, Any], repository: str) -> bool:
+    return any(name.rpartition(":")[0] == repository for name in image.get("names") or ())
