@@ -1,0 +1,189 @@
+"""What the environment says about where models come from and where they are kept.
+
+===================================  ======================================================================
+``MODEL_BUCKET``                     the artifact's URI: ``s3://bucket/prefix`` or ``file:///folder``
+``MODEL_VERSION``, ``MODEL_DIGEST``  which version, and the digest that pins its bytes
+``MODEL_DIR``                        the volume that models are kept on (default ``/models``)
+``MODEL_SYNC_TIMEOUT``               seconds that a sync may take in all (default 900)
+``AWS_ENDPOINT_URL``                 an S3-compatible server other than Amazon's; ``http://`` is allowed
+``AWS_REGION``                       its region (default ``us-east-1``)
+``AWS_ACCESS_KEY_ID``,               its credentials; without them those of the pod's role (web identity, container or
+``AWS_SECRET_ACCESS_KEY``,           instance credentials), or none with ``AWS_SKIP_SIGNATURE=true``
+``AWS_SESSION_TOKEN``
+===================================  ======================================================================
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from supportfleet_runtime.models.errors import ArtifactError, Reason
+from supportfleet_runtime.models.paths import SEGMENT
+
+DEFAULT_DIRECTORY: Final = "/models"
+DEFAULT_TIMEOUT_SECONDS: Final = 900.0
+MAX_TIMEOUT_SECONDS: Final = 86_400.0
+DEFAULT_REGION: Final = "us-east-1"
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ROLES: Final = (
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SKIP_SIGNATURE",
+)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder in a bucket, or, where ``bucket`` is None, on a file system."""
+
+    bucket: str | None
+    path: str
+
+    def child(self, name: str) -> "Location":
+        """A folder in this one."""
+        return Location(self.bucket, f"{self.path.rstrip('/')}/{name}".lstrip("/" if self.bucket else ""))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.path}".rstrip("/") if self.bucket else f"file://{self.path}"
+
+
+@dataclass(frozen=True)
+class S3Settings:
+    """How an S3 server is reached."""
+
+    endpoint: str | None = None
+    region: str = DEFAULT_REGION
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    has_role: bool = False
+    """Whether the pod's own identity is to be used, or none at all."""
+
+
+@dataclass(frozen=True)
+class SyncSettings:
+    """Which model, from where, to where."""
+
+    source: Location
+    version: str
+    digest: str
+    directory: Path
+    timeout: float
+    s3: S3Settings
+
+    @property
+    def artifact(self) -> Location:
+        """Where the artifact lies."""
+        return self.source.child(self.version)
+
+
+def sync_settings(environ: Mapping[str, str]) -> SyncSettings:
+    """Read the environment.
+
+    Raises:
+        ArtifactError: InvalidSettings, naming all that is wrong.
+    """
+    problems: list[str] = []
+    source = _location(environ.get("MODEL_BUCKET", ""), problems)
+    version = environ.get("MODEL_VERSION", "")
+    if not SEGMENT.fullmatch(version):
+        problems.append(f"MODEL_VERSION is {version!r}; it must be of letters, digits, '.', '_' and '-'")
+    digest = environ.get("MODEL_DIGEST", "")
+    if not _DIGEST.fullmatch(digest):
+        problems.append(f"MODEL_DIGEST is {digest!r}; it must be sha256: and 64 lower-case hexadecimal digits")
+    timeout = _timeout(environ.get("MODEL_SYNC_TIMEOUT") or str(DEFAULT_TIMEOUT_SECONDS), problems)
+    s3 = _s3(environ, problems)
+    if problems:
+        raise _invalid(problems)
+    directory = Path(environ.get("MODEL_DIR") or DEFAULT_DIRECTORY).absolute()
+    return SyncSettings(source, version, digest, directory, timeout, s3)
+
+
+def s3_settings(environ: Mapping[str, str]) -> S3Settings:
+    """Read how the S3 server is reached.
+
+    Raises:
+        ArtifactError: InvalidSettings.
+    """
+    problems: list[str] = []
+    settings = _s3(environ, problems)
+    if problems:
+        raise _invalid(problems)
+    return settings
+
+
+def parse_location(uri: str) -> Location:
+    """Read the URI of a folder.
+
+    Raises:
+        ArtifactError: InvalidSettings.
+    """
+    problems: list[str] = []
+    location = _location(uri, problems)
+    if problems:
+        raise _invalid(problems)
+    return location
+
+
+def _location(uri: str, problems: list[str]) -> Location:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        parts = urlsplit("")
+    path = unquote(parts.path)
+    segments = path.strip("/").split("/") if path.strip("/") else []
+    plain = not (parts.query or parts.fragment) and not {"", ".", ".."} & set(segments) and path.isprintable()
+    if plain and parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc):
+        return Location(parts.netloc, "/".join(segments))
+    if plain and parts.scheme == "file" and not parts.netloc and segments:
+        return Location(None, "/" + "/".join(segments))
+    problems.append(f"MODEL_BUCKET is {uri!r}; it must be like s3://bucket/prefix or file:///folder")
+    return Location(None, "/")
+
+
+def _s3(environ: Mapping[str, str], problems: list[str]) -> S3Settings:
+    endpoint = environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
+    if endpoint is not None and not _is_endpoint(endpoint):
+        problems.append("AWS_ENDPOINT_URL must be like http://host:port or https://host, without credentials in it")
+    key, secret = environ.get("AWS_ACCESS_KEY_ID") or None, environ.get("AWS_SECRET_ACCESS_KEY") or None
+    if (key is None) != (secret is None):
+        problems.append("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be given together")
+    return S3Settings(
+        endpoint=endpoint.rstrip("/") if endpoint else None,
+        region=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION,
+        access_key_id=key,
+        secret_access_key=secret,
+        session_token=environ.get("AWS_SESSION_TOKEN") or None,
+        has_role=any(environ.get(name) for name in _ROLES),
+    )
+
+
+def _is_endpoint(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        plain = parts.username is None and parts.password is None and not (parts.query or parts.fragment)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and plain
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _timeout(value: str, problems: list[str]) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        problems.append(
+            f"MODEL_SYNC_TIMEOUT is {value!r}; it must be a number of seconds up to {MAX_TIMEOUT_SECONDS:.0f}"
+        )
+    return seconds
+
+
+def _invalid(problems: list[str]) -> ArtifactError:
+    return ArtifactError(Reason.INVALID_SETTINGS, "; ".join(problems))

@@ -1,0 +1,67 @@
+"""``supportfleet-runtime sync-model``: what the operator's Job and the pods' init container run.
+
+Its last word is one line of JSON in the file that ``TERMINATION_LOG`` names (Kubernetes shows it as the container's
+termination message): ``{"reason": "Synced", "message": …, "digest": …, "version": …}``, or the reason why not. Exit
+codes: 0; 2 where content or configuration is wrong and another try can't help; 3 where it can.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from supportfleet_runtime.models.cache import KEPT_VERSIONS
+from supportfleet_runtime.models.errors import ArtifactError
+from supportfleet_runtime.models.settings import sync_settings
+from supportfleet_runtime.models.sync import Synced, sync, verify_remote
+
+HELP: Final = "fetch the configured model and verify it"
+TERMINATION_LOG: Final = "/dev/termination-log"
+MAX_MESSAGE_CHARACTERS: Final = 1500
+"""Kubernetes keeps 4096 bytes of a termination message; cut JSON would be no JSON."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("--verify-only", action="store_true", help="check the artifact in the store, and keep nothing")
+    parser.add_argument(
+        "--keep",
+        type=int,
+        default=KEPT_VERSIONS,
+        metavar="N",
+        help="versions to keep on the volume (default %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Sync; the exit code."""
+    log = structlog.get_logger()
+    try:
+        settings = sync_settings(os.environ)
+        work = verify_remote(settings) if arguments.verify_only else sync(settings, keep=arguments.keep)
+        done: Synced = asyncio.run(work)
+    except ArtifactError as error:
+        log.error("model_sync_failed", reason=error.reason.value, reason_message=error.message)  # noqa: TRY400 - the reason says it all
+        _write_last_word(os.environ, {"reason": error.reason.value, "message": error.message[:MAX_MESSAGE_CHARACTERS]})
+        return error.exit_code
+    log.info("model_synced", digest=done.digest, version=done.version, downloaded=done.downloaded)
+    word = {"reason": "Synced", "message": done.message, "digest": done.digest, "version": done.version}
+    _write_last_word(os.environ, word)
+    return 0
+
+
+def _write_last_word(environ: Mapping[str, str], word: Mapping[str, str]) -> None:
+    """Write the termination message, where there is a place for it."""
+    given = environ.get("TERMINATION_LOG")
+    path = Path(given or TERMINATION_LOG)
+    if not given and not path.exists():  # not in a container: don't create files in /dev
+        return
+    try:
+        path.write_text(json.dumps(word) + "\n")
+    except OSError as error:
+        structlog.get_logger().warning("termination_log_not_written", path=str(path), error=error.strerror)
