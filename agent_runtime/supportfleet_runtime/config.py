@@ -236,7 +236,7 @@ def _from_files(given: Mapping[str, str], problems: list[Problem]) -> Iterator[t
         try:
             with Path(given[variable]).open("rb") as file:
                 value = file.read(MAX_SECRET_FILE_BYTES).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             problems.append(Problem(variable, f"{given[variable]} can't be read: {reason}", "name a readable file"))
             continue

@@ -81,9 +81,10 @@ def read_agent_settings(file: Path | None, folder: Path) -> tuple[AgentSettings,
     try:
         with path.open("rb") as opened:
             content = opened.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no path at all
+        reason = error.strerror if isinstance(error, OSError) else "it is no path"
         remedy = "name a readable JSON file, or unset it"
-        return AgentSettings(), (Problem("CONFIG_FILE", f"{path} can't be read: {error.strerror}", remedy),)
+        return AgentSettings(), (Problem("CONFIG_FILE", f"{path} can't be read: {reason}", remedy),)
     if len(content) > MAX_CONFIG_BYTES:
         return AgentSettings(), (Problem("CONFIG_FILE", f"{path} is larger than 4 MiB", "make it smaller"),)
     return parse_agent_settings(content, path.name)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 import anthropic
 import structlog
-from anthropic.types import Message, TextBlock
+from anthropic.types import Message
 from anthropic.types.assistant_message_param import AssistantMessageParam
 from anthropic.types.user_message_param import UserMessageParam
 
@@ -147,16 +147,18 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _completion(message: Message) -> Completion:
-    """The reply's text, where the answer is what the API documents: the SDK does not check."""
+    """The reply's text. The SDK builds its types of whatever came, so nothing in them is taken for granted."""
     if not isinstance(message, Message) or not isinstance(message.content, list):
         raise ProviderError("malformed", "the answer is no message")
     if message.stop_reason == "refusal":
         raise ProviderError("refusal", "the model declined to answer")
-    text = "".join(block.text for block in message.content if isinstance(block, TextBlock)).replace("\x00", "").strip()
+    blocks = [block for block in message.content if getattr(block, "type", None) == "text"]
+    texts = [getattr(block, "text", None) for block in blocks]
+    text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
     if not text:
-        raise ProviderError("empty", f"the answer holds no text (stop reason {message.stop_reason})")
-    usage = message.usage
-    return Completion(text, message.model, _tokens(usage, "input_tokens"), _tokens(usage, "output_tokens"))
+        raise ProviderError("empty", "the answer holds no text")
+    model = message.model if isinstance(message.model, str) else "unknown"
+    return Completion(text, model, _tokens(message.usage, "input_tokens"), _tokens(message.usage, "output_tokens"))
 
 
 def _tokens(usage: object, field: Literal["input_tokens", "output_tokens"]) -> int:

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supportfleet_runtime.agent.providers import Prompt, Utterance
+from supportfleet_runtime.agent.providers.claude import (
+    LONGEST_PAUSE,
+    ClaudeProvider,
+    ClaudeSettings,
+    pause_before_retry,
+)
+from supportfleet_runtime.errors import ProviderError
+
+PROMPT = Prompt("Be kind.", (Utterance("user", "hi"), Utterance("assistant", "hello"), Utterance("user", "boots?")))
+
+
+@pytest.fixture
+async def ask(messages_api: Any) -> Any:
+    """Ask Claude's stand-in; ``pauses`` gathers the waits between tries, which take no time here."""
+    providers: list[ClaudeProvider] = []
+
+    async def ask(
+        *, key: str = messages_api.key, url: str = "", pauses: list[float] | None = None, **facts: Any
+    ) -> Any:
+        async def sleep(seconds: float) -> None:
+            (pauses if pauses is not None else []).append(seconds)
+
+        values = {"model": "claude-test", "timeout": 5.0, "retries": 2, "max_tokens": 100, **facts}
+        settings = ClaudeSettings(api_key=key, base_url=url or messages_api.url, **values)
+        providers.append(ClaudeProvider(settings, sleep=sleep, chance=lambda: 1.0))
+        return await providers[-1].complete(PROMPT)
+
+    yield ask
+    for provider in providers:
+        await provider.close()
+
+
+async def reason(asked: Any) -> str:
+    """Why an ask failed."""
+    with pytest.raises(ProviderError) as raised:
+        await asked
+    return raised.value.reason
+
+
+class TestSuccess:
+    async def test_the_reply_and_what_it_took(self, ask: Any) -> None:
+        """Text, model and token counts come from the answer."""
+        got = await ask()
+        assert (got.text, got.model) == ("An answer from the model.", "claude-test")
+        assert (got.input_tokens, got.output_tokens) == (21, 7)
+
+    async def test_the_request_is_what_the_api_documents(self, ask: Any, messages_api: Any) -> None:
+        """Model, limit, system prompt and the conversation's turns are sent."""
+        await ask(max_tokens=77)
+        (sent,) = messages_api.requests
+        assert sent["model"] == "claude-test"
+        assert sent["max_tokens"] == 77
+        assert sent["system"] == "Be kind."
+        assert [one["role"] for one in sent["messages"]] == ["user", "assistant", "user"]
+
+    async def test_text_blocks_are_joined_and_cleaned(self, ask: Any, messages_api: Any) -> None:
+        """Several blocks make one reply, without what a database could not store."""
+        body = messages_api.message("Hello\x00 ")
+        body["content"] += [{"type": "text", "text": "there "}]
+        messages_api.then(lambda: web.json_response(body))
+        assert (await ask()).text == "Hello there"
+
+
+class TestRetries:
+    @pytest.mark.parametrize("status", [429, 500, 529])
+    async def test_passing_failures_are_tried_again(self, ask: Any, messages_api: Any, status: int) -> None:
+        """Rate limit, server error and overload: the next try succeeds."""
+        messages_api.then(lambda: messages_api.error(status))
+        assert (await ask()).text
+        assert messages_api.attempts == 2
+
+    async def test_the_sdk_does_not_retry_as_well(self, ask: Any, messages_api: Any) -> None:
+        """One layer owns retries: with none allowed there is exactly one attempt."""
+        messages_api.then(*[lambda: messages_api.error(500)] * 9)
+        assert await reason(ask(retries=0)) == "server_error"
+        assert messages_api.attempts == 1
+
+    async def test_tries_are_bounded(self, ask: Any, messages_api: Any) -> None:
+        """After the configured retries the failure is told."""
+        messages_api.then(*[lambda: messages_api.error(529)] * 9)
+        assert await reason(ask(retries=2)) == "overloaded"
+        assert messages_api.attempts == 3
+
+    async def test_retry_after_is_honoured(self, ask: Any, messages_api: Any) -> None:
+        """The pause is what the service asks for."""
+        pauses: list[float] = []
+        messages_api.then(lambda: messages_api.error(429, **{"retry-after": "3"}))
+        await ask(pauses=pauses)
+        assert pauses == [3.0]
+
+    async def test_a_pause_that_exceeds_the_time_is_not_made(self, ask: Any, messages_api: Any) -> None:
+        """Who is told to come back in an hour gives up at once."""
+        pauses: list[float] = []
+        messages_api.then(lambda: messages_api.error(429, **{"retry-after": "3600"}))
+        assert await reason(ask(pauses=pauses)) == "rate_limited"
+        assert not pauses
+
+    @pytest.mark.parametrize("retry_after", ["soon", "-1", "inf", "nan", "Sat, 21 Nov 2026 12:00:00 GMT"])
+    async def test_odd_retry_after_headers(self, ask: Any, messages_api: Any, retry_after: str) -> None:
+        """A header that holds no seconds is ignored."""
+        pauses: list[float] = []
+        messages_api.then(lambda: messages_api.error(429, **{"retry-after": retry_after}))
+        await ask(pauses=pauses)
+        assert pauses == [0.5]
+
+    async def test_the_service_may_forbid_retries(self, ask: Any, messages_api: Any) -> None:
+        """x-should-retry: false ends it."""
+        messages_api.then(lambda: messages_api.error(500, **{"x-should-retry": "false"}))
+        assert await reason(ask()) == "server_error"
+        assert messages_api.attempts == 1
+
+    async def test_a_dropped_connection_is_tried_again(self, ask: Any, messages_api: Any) -> None:
+        """A connection that breaks mid-answer costs a try, not the reply."""
+        messages_api.behaviours.append(messages_api.drop)
+        assert (await ask()).text
+
+    @given(
+        retryable=st.booleans(),
+        retry_after=st.none() | st.floats(0, 100),
+        tries=st.integers(1, 12),
+        left=st.floats(0, 60),
+        chance=st.floats(0, 1),
+    )
+    def test_a_pause_fits(
+        self, *, retryable: bool, retry_after: float | None, tries: int, left: float, chance: float
+    ) -> None:
+        """A pause is shorter than the time left, no shorter than asked for, and bounded where nothing was asked."""
+        error = ProviderError("x", "y", retry_after=retry_after, retryable=retryable)
+        pause = pause_before_retry(error, tries, left, chance)
+        if pause is None:
+            return
+        assert retryable
+        assert pause < left
+        assert pause >= (retry_after or 0)
+        assert pause <= max(LONGEST_PAUSE, retry_after or 0)
+
+
+class TestFailures:
+    async def test_a_wrong_key_is_not_tried_again(self, ask: Any, messages_api: Any) -> None:
+        """An authentication error is final."""
+        assert await reason(ask(key="sk-wrong")) == "authentication"
+        assert messages_api.attempts == 1
+
+    @pytest.mark.parametrize(("status", "expected"), [(400, "refused"), (404, "unknown_model"), (413, "refused")])
+    async def test_other_refusals_are_final(self, ask: Any, messages_api: Any, status: int, expected: str) -> None:
+        """What the same request would meet again is not repeated."""
+        messages_api.then(lambda: messages_api.error(status))
+        assert await reason(ask()) == expected
+        assert messages_api.attempts == 1
+
+    async def test_the_time_limit_spans_everything(self, ask: Any, messages_api: Any) -> None:
+        """A service that hangs costs the configured time and no more."""
+        messages_api.behaviours += [messages_api.hang] * 4
+        started = asyncio.get_running_loop().time()
+        assert await reason(ask(timeout=0.3)) in {"timeout", "unreachable"}
+        assert asyncio.get_running_loop().time() - started < 2
+
+    async def test_an_unreachable_service(self, ask: Any) -> None:
+        """Nobody listening is a provider's failure like any other."""
+        assert await reason(ask(url="http://127.0.0.1:9")) == "unreachable"
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"not json",
+            b"\xff\xfe",
+            b"[]",
+            b"null",
+            b'"text"',
+            b"{}",
+            b'{"type": "message", "content": null}',
+            b'{"type": "message", "content": "text"}',
+            b'{"type": "message", "content": [1, null, "x", {"type": "text"}]}',
+            b'{"type": "message", "content": [{"type": "text", "text": 5}], "usage": 3}',
+            b'{"type": "message", "content": [{"type": "unheard_of", "text": "x"}]}',
+        ],
+    )
+    @pytest.mark.parametrize("content_type", ["application/json", "text/html"])
+    async def test_malformed_answers(self, ask: Any, messages_api: Any, answer: bytes, content_type: str) -> None:
+        """Whatever comes back with status 200, a reply is a text or a failure that is understood."""
+        messages_api.then(lambda: web.Response(body=answer, content_type=content_type))
+        assert await reason(ask()) in {"malformed", "empty"}
+
+    async def test_a_refusal_and_an_empty_answer(self, ask: Any, messages_api: Any) -> None:
+        """A model that declines, or says nothing, has not answered."""
+        messages_api.then(
+            lambda: web.json_response(messages_api.message("I can't", stop_reason="refusal")),
+            lambda: web.json_response(messages_api.message(None)),
+        )
+        assert await reason(ask()) == "refusal"
+        assert await reason(ask()) == "empty"
+
+    async def test_a_cut_off_answer_is_used(self, ask: Any, messages_api: Any) -> None:
+        """A reply that reached the token limit is still a reply."""
+        messages_api.then(lambda: web.json_response(messages_api.message("It begins", stop_reason="max_tokens")))
+        assert (await ask()).text == "It begins"
+
+    async def test_errors_do_not_quote_the_conversation(self, ask: Any, messages_api: Any) -> None:
+        """A service that echoes the request in its error does not get it into ours."""
+        messages_api.then(lambda: messages_api.error(400, json.dumps({"echo": "boots?"})))
+        with pytest.raises(ProviderError) as raised:
+            await ask()
+        assert "boots" not in str(raised.value)
