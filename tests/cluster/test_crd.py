@@ -18,8 +18,9 @@ from supportfleet_operator.resources import FIELD_MANAGER, children
 
 REPOSITORY = Path(__file__).parent.parent.parent
 CASES = REPOSITORY / "tests" / "operator"
-REFUSALS = yaml.safe_load((CASES / "refusals.yaml").read_text())
-CHANGES = yaml.safe_load((CASES / "changes.yaml").read_text())
+REFUSALS, ACCEPTANCES, CHANGES = (
+    yaml.safe_load((CASES / f"{name}.yaml").read_text()) for name in ("refusals", "acceptances", "changes")
+)
 EXAMPLES = sorted((REPOSITORY / "examples").glob("[0-9]*.yaml"))
 
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": f"sha256:{'a' * 64}"}
@@ -43,6 +44,13 @@ def merged(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if value is not None}
 
 
+def example(case: dict[str, Any], number: int) -> dict[str, Any]:
+    """The agent of a case, with a name of its own unless the case is about names."""
+    name = case.get("metadata", {}).get("name", f"case-{number}")
+    base = smallest(name, model=MODEL) if "model" in case.get("spec", {}) else smallest(name)
+    return merged(base, {"spec": case.get("spec", {})})
+
+
 @pytest.fixture(scope="module")
 def cluster(control_plane: Any) -> Any:
     """The control plane with the definition, installed as users install it."""
@@ -54,11 +62,7 @@ def cluster(control_plane: Any) -> Any:
 @pytest.fixture(scope="module")
 def refusals(cluster: Any) -> dict[str, str]:
     """What the API server says of each bad example: one kubectl sends them all."""
-    agents = []
-    for number, case in enumerate(REFUSALS):
-        name = case.get("metadata", {}).get("name", f"case-{number}")
-        base = smallest(name, model=MODEL) if "model" in case.get("spec", {}) else smallest(name)
-        agents.append(merged(base, {"spec": case.get("spec", {})}))
+    agents = [example(case, number) for number, case in enumerate(REFUSALS)]
     sent = cluster.kubectl(
         *("create", "--validate=false", "--dry-run=server", "--namespace=default", "-f", "-"),
         stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": agents}),
@@ -78,6 +82,15 @@ def test_a_bad_agent_is_refused_with_its_field_and_the_remedy(case: dict[str, An
     assert case["message"] in answer
 
 
+def test_a_good_agent_is_accepted(cluster: Any) -> None:
+    """What is close to a limit, but within it, is let through."""
+    agents = [example(case, number) for number, case in enumerate(ACCEPTANCES)]
+    cluster.kubectl(
+        *("create", "--dry-run=server", "--namespace=default", "-f", "-"),
+        stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": agents}),
+    )
+
+
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: case["name"])
 def test_a_change_is_judged_by_what_was_there(case: dict[str, Any], cluster: Any, namespace: str) -> None:
     """What can't change on a claim that exists is refused with the way around; all other changes are accepted."""
@@ -91,15 +104,15 @@ def test_a_change_is_judged_by_what_was_there(case: dict[str, Any], cluster: Any
     assert (changed.returncode == 0) == ("message" not in case), changed.stderr
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_accepted_and_so_is_all_it_becomes(example: Path, cluster: Any, namespace: str) -> None:
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_accepted_and_so_is_all_it_becomes(path: Path, cluster: Any, namespace: str) -> None:
     """The API server takes each example's children with no warning under restricted Pod Security, as they are.
 
     Once applied, nothing in a child differs from what was rendered, and applying it again changes nothing.
     """
     for mode in ("enforce", "warn"):
         cluster.kubectl("label", "namespace", namespace, f"pod-security.kubernetes.io/{mode}=restricted")
-    cluster.kubectl("-n", namespace, "create", "-f", str(example))
+    cluster.kubectl("-n", namespace, "create", "-f", str(path))
     (stored,) = cluster.get("-n", namespace, "supportagents")["items"]
     rendered = list(children(parse(stored)))
     first = applied(cluster, namespace, rendered)

@@ -12,7 +12,10 @@ from supportfleet_operator.api.crd import schema
 from supportfleet_operator.api.rules import VALIDATIONS
 from supportfleet_operator.api.schema import Schema
 
-REFUSALS = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text())
+REFUSALS, ACCEPTANCES, CHANGES = (
+    yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text())
+    for name in ("refusals", "acceptances", "changes")
+)
 
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": f"sha256:{'a' * 64}"}
 
@@ -63,6 +66,13 @@ def test_what_is_wrong_is_refused_at_its_field(case: dict[str, Any]) -> None:
         assert case["message"] in found[0].message
 
 
+@pytest.mark.parametrize("case", ACCEPTANCES, ids=lambda case: case["name"])
+def test_what_is_right_is_accepted(case: dict[str, Any]) -> None:
+    """What is close to a limit, but within it, is no problem."""
+    base = smallest(model=MODEL) if "model" in case.get("spec", {}) else smallest()
+    parse(merged(base, {"spec": case.get("spec", {}), "metadata": case.get("metadata", {})}))
+
+
 def test_every_rule_has_an_example_of_what_it_refuses() -> None:
     """No rule goes untried: for each there is a bad example with its message."""
     tried = [case["message"] for case in REFUSALS]
@@ -72,9 +82,6 @@ def test_every_rule_has_an_example_of_what_it_refuses() -> None:
     assert reserved in rules
     missing = [text for text in rules if text != reserved and not any(message in text for message in tried)]
     assert missing == []
-
-
-CHANGES = yaml.safe_load((Path(__file__).parent / "changes.yaml").read_text())
 
 
 def _rules(node: Schema) -> list[dict[str, str]]:

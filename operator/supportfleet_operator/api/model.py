@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
 from supportfleet_operator.api.rules import ListSet, Rule, matches
-from supportfleet_operator.api.types import HttpUrl, ObjectName, Quantity, quantity
+from supportfleet_operator.api.types import FRACTIONAL, HttpUrl, ObjectName, Quantity, is_fractional, quantity
 
 EMPTY_DIR: Final = "EmptyDir"
 CLAIM: Final = "PersistentVolumeClaim"
@@ -77,9 +77,12 @@ class ModelCache(ApiModel):
             reason="FieldValueForbidden",
         ),
         Rule(
-            cel=("quantity(string(self.size)).isGreaterThan(quantity('0')) && quantity(string(self.size)).isInteger()"),
-            message="must be a whole number of bytes above 0, such as 1Gi; the suffix m means thousandths",
-            check=lambda cache: quantity(cache.size) > 0 and quantity(cache.size) % 1 == 0,
+            cel=(
+                "quantity(string(self.size)).isGreaterThan(quantity('0')) && "
+                f"!string(self.size).matches('{FRACTIONAL}')"
+            ),
+            message="must be more than nothing, in bytes, such as 1Gi; the suffix m means thousandths",
+            check=lambda cache: quantity(cache.size) > 0 and not is_fractional(cache.size),
             field_path=".size",
         ),
     )

@@ -11,10 +11,12 @@ from pydantic import Field, StringConstraints
 from supportfleet_operator.api.base import ApiModel
 from supportfleet_operator.api.rules import Rule
 from supportfleet_operator.api.types import (
+    FRACTIONAL,
     Int32,
     Int64,
     LabelValue,
     Quantity,
+    is_fractional,
     quantity,
 )
 
@@ -33,13 +35,14 @@ def _requests_within_limits(resources: "Resources") -> bool:
 
 
 def _whole_bytes(field: str) -> Rule:
-    """The rule that memory is in whole bytes: 512m is half a byte and is almost always meant to be 512M or 512Mi."""
+    """The rule that memory is not in thousandths of bytes: 512m is almost always meant to be 512M or 512Mi."""
     return Rule(
         cel=(
-            f"!has(self.{field}) || !('memory' in self.{field}) || quantity(string(self.{field}['memory'])).isInteger()"
+            f"!has(self.{field}) || !('memory' in self.{field}) || "
+            f"!string(self.{field}['memory']).matches('{FRACTIONAL}')"
         ),
-        message="memory must be a whole number of bytes, such as 512Mi; the suffix m means thousandths",
-        check=lambda resources: quantity((getattr(resources, field) or {}).get("memory", 0)) % 1 == 0,
+        message="memory must be in bytes, such as 512Mi; the suffix m means thousandths",
+        check=lambda resources: not is_fractional((getattr(resources, field) or {}).get("memory", 0)),
         field_path=f".{field}",
     )
 

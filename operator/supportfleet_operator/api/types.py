@@ -36,6 +36,15 @@ def quantity(value: int | str) -> Decimal:
     return Decimal(digits) * _SUFFIXES[text[len(digits) :]]
 
 
+FRACTIONAL: Final = "[num]$"
+"""Suffixes of thousandths and less."""
+
+
+def is_fractional(value: int | str) -> bool:
+    """Whether a quantity is written in thousandths or less."""
+    return re.search(FRACTIONAL, str(value)) is not None
+
+
 def _int_or_string(pattern: str, maximum: int) -> Any:
     return WithJsonSchema(
         {
