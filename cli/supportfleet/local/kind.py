@@ -6,7 +6,7 @@ local_cluster/kind.yaml; S3 and PostgreSQL are pods, local_cluster/kind-addons.y
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from supportfleet.local.embedded.addons.credentials import Credentials, kept_in
 from supportfleet.local.embedded.controlplane import AUDIT_POLICY
 from supportfleet.local.pins import local_cluster_dir
 from supportfleet.local.progress import Progress
-from supportfleet.local.provider import Options, Status
+from supportfleet.local.provider import Options, Status, is_archive
 
 CREATE_SECONDS = 900
 LOAD_SECONDS = 600
@@ -78,39 +78,54 @@ def wanted_record(name: str, before: state.Record | None, options: Options) -> s
     return before
 
 
+@dataclass(frozen=True)
+class Tools:
+    """The programs that do the work."""
+
+    kind: Path
+    kubectl: Path
+
+    @classmethod
+    async def built(cls, progress: Progress) -> "Tools":
+        """Those of the cache, built first where they are missing."""
+        programs = await binaries.ensure(["kind", "kubectl"], progress=progress)
+        return cls(programs["kind"], programs["kubectl"])
+
+
 class KindCluster:
     """One cluster made by kind."""
 
     kind = "kind"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tools: Tools | None = None) -> None:
         self.name = name
+        self.tools = tools
         self.folder = state.folder(name)
         self.kubeconfig = self.folder / "kubeconfig"
 
     async def prepare(self, options: Options, progress: Progress) -> None:
         """Have kind, kubectl and the project's images; start nothing."""
         _refuse_istio(options)
-        await binaries.ensure(["kind", "kubectl"], progress=progress)
+        await self._tools(progress)
         await images.build(["operator", "agent"], progress=progress)
 
     async def up(self, options: Options, progress: Progress) -> None:
         """Have the cluster running."""
         _refuse_istio(options)
-        programs = await binaries.ensure(["kind", "kubectl"], progress=progress)
+        tools = await self._tools(progress)
         async with state.locked(self.name):
             before = state.load(self.name)
             record = wanted_record(self.name, before, options)
             state.save(record)
             with progress.step("kind cluster", expected=60):
-                await self._create(programs["kind"], record.nodes)
+                await self._create(tools.kind, record.nodes)
             with progress.step("S3 and PostgreSQL", expected=60):
-                await self._addons(programs["kubectl"])
+                await self._addons(tools.kubectl)
             state.save(replace(record, complete=True))
 
     async def down(self) -> bool:
         """Delete the cluster; say whether there was one."""
-        kind = await _found("kind")
+        kind = (await self._tools()).kind
         async with state.locked(self.name):
             found = self.name in await self._clusters(kind)
             await processes.run((kind, "delete", "cluster", "--name", self.name), timeout_s=LOAD_SECONDS)
@@ -119,7 +134,7 @@ class KindCluster:
     async def status(self) -> Status:
         """What runs, and where it is reached."""
         record = self._record()
-        kubectl = await _found("kubectl")
+        kubectl = (await self._tools()).kubectl
         found = await self._nodes(kubectl)
         addresses = [node["address"] for node in found if node["address"]]
         running = record.complete and bool(found) and all(node["ready"] for node in found)
@@ -138,17 +153,26 @@ class KindCluster:
     async def load_image(self, image: str, progress: Progress) -> None:
         """Get an image into every node."""
         self._record()
-        archive = await images.archive_of(image, progress=progress)
-        kind = await _found("kind")
+        kind = (await self._tools(progress)).kind
+        if is_archive(image):
+            load = ("image-archive", image)
+        elif image.removeprefix("docker.io/").startswith("supportfleet/"):
+            load = ("image-archive", str(await images.archive_of(image, progress=progress)))
+        else:
+            load = ("docker-image", image)
         with progress.step(f"load {image}", expected=10):
-            load = (kind, "load", "image-archive", str(archive), "--name", self.name)
-            await processes.run(load, timeout_s=LOAD_SECONDS)
+            await processes.run((kind, "load", *load, "--name", self.name), timeout_s=LOAD_SECONDS)
 
     def log_files(self) -> Mapping[str, Path]:
         """The audit log; the components log in their containers."""
         self._record()
         log = self.folder / "audit" / "audit.log"
         return {"audit": log} if log.exists() else {}
+
+    async def _tools(self, progress: Progress | None = None) -> Tools:
+        if self.tools is None:
+            self.tools = await Tools.built(progress or Progress())
+        return self.tools
 
     async def _create(self, kind: Path, nodes: int) -> None:
         files.write(self.folder / "etc" / "audit-policy.yaml", files.to_yaml(dict(AUDIT_POLICY)), 0o644)
@@ -207,10 +231,3 @@ def _refuse_istio(options: Options) -> None:
         raise ClusterError(
             "the provider kind has no --istio", remedy="Install Istio into it, or use --provider embedded."
         )
-
-
-async def _found(program: str) -> Path:
-    path = await binaries.find(program)
-    if path is None:
-        raise ClusterError(f"{program} has not been built", remedy="Run supportfleet local prepare --provider kind.")
-    return path

@@ -87,3 +87,8 @@ async def choose(name: str, wanted: str = "auto") -> Provider:
         # A cluster whose record is lost is still there.
         kind = "kind" if not embedded.exists() and await docker_answers() else "embedded"
     return KindCluster(name) if kind == "kind" else embedded
+
+
+def is_archive(image: str) -> bool:
+    """Whether an argument of load-image is a file, and not the name of an image."""
+    return Path(image).is_file()

@@ -84,7 +84,12 @@ class Authority:
         self.name = name
         self.folder = folder
         self.now = now
-        self.pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
+
+    @property
+    def pair(self) -> Pair:
+        """The authority's own files."""
+        self._own  # noqa: B018 - have them made
+        return self._files
 
     def issue(self, label: str, subject: Subject, folder: Path | None = None) -> Pair:
         """A certificate for the subject: the one there is while it is valid and says the same, else a new one."""
@@ -94,14 +99,18 @@ class Authority:
             _store(pair, key, self._certificate(subject, key.public_key()))
         return pair
 
+    @property
+    def _files(self) -> Pair:
+        return Pair(self.folder / f"{self.name}.crt", self.folder / f"{self.name}.key")
+
     @cached_property
-    def own(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    def _own(self) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         """The authority's key and certificate."""
-        found = _load(self.pair)
+        found = _load(self._files)
         if found is None:
             key = ec.generate_private_key(ec.SECP256R1())
             found = (key, _self_signed(f"supportfleet {self.name}", key, self.now))
-            _store(self.pair, *found)
+            _store(self._files, *found)
         return found
 
     def _is_good(self, pair: Pair, subject: Subject) -> bool:
@@ -110,21 +119,24 @@ class Authority:
             return False
         certificate = found[1]
         try:
-            certificate.verify_directly_issued_by(self.own[1])
+            certificate.verify_directly_issued_by(self._own[1])
         except (InvalidSignature, ValueError):
             return False
         return Subject.of(certificate) == subject and certificate.not_valid_after_utc > self.now + RENEW_BEFORE
 
     def _certificate(self, subject: Subject, key: ec.EllipticCurvePublicKey) -> x509.Certificate:
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = _builder(subject.x509_name, self.own[1].subject, key, self.now, LIFETIME)
+        builder = _builder(subject.x509_name, self._own[1].subject, key, self.now, LIFETIME)
+        # Strict verifiers (Python 3.13's default) want to be told which key has signed.
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._own[0].public_key())
+        builder = builder.add_extension(issuer, critical=False)
         if subject.hosts:
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
             hosts = [x509.DNSName(host) if isinstance(host, str) else x509.IPAddress(host) for host in subject.hosts]
             builder = builder.add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         builder = builder.add_extension(_usage(authority=False), critical=True)
-        return builder.sign(self.own[0], hashes.SHA256())
+        return builder.sign(self._own[0], hashes.SHA256())
 
 
 def signing_key(folder: Path, label: str) -> Pair:

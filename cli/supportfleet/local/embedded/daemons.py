@@ -45,7 +45,8 @@ class Daemon:
 
     name: str
     command: tuple[str, ...]
-    network: str
+    # The namespaces it runs in; without, this machine's.
+    network: str = ""
     mounts: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     # A change of any of these asks for a restart.
@@ -59,10 +60,9 @@ class Daemon:
 
         `ip netns exec` would remount /sys and hide the cgroups, without which a kubelet does not start.
         """
-        into = ["nsenter", f"--net={NETNS_ROOT / self.network}"]
-        if self.mounts:
-            into.append(f"--mount={self.mounts}")
-        return (*into, "--", *self.command)
+        into = [f"--net={NETNS_ROOT / self.network}"] if self.network else []
+        into += [f"--mount={self.mounts}"] if self.mounts else []
+        return ("nsenter", *into, "--", *self.command) if into else self.command
 
     def digest(self) -> str:
         """Of all that makes it what it is."""
@@ -123,8 +123,8 @@ class Daemons:
             if record.digest == digest:
                 return False
             await self.stop(daemon.name)
-        if not daemon.keeps_children:
-            self.kill_children(daemon.name)
+        if record is None or not daemon.keeps_children:
+            await self.kill_children(daemon.name)
         await self._launch(daemon, digest)
         return True
 
@@ -156,11 +156,16 @@ class Daemons:
                 await process.gone(STOP_SECONDS)
         (self.layout.daemons / name).unlink(missing_ok=True)
 
-    def kill_children(self, name: str) -> None:
-        """Kill what a process left behind in its cgroup."""
+    async def kill_children(self, name: str) -> None:
+        """Kill what a process left behind in its cgroup: it may hold the ports and the files of the next."""
         cgroup = self.cgroup(name)
-        for pid in self.cgroups.processes(cgroup):
-            send(pid, signal.SIGKILL, lambda pid: self.cgroups.holds(cgroup, pid))
+        deadline = time.monotonic() + STOP_SECONDS
+        while found := self.cgroups.processes(cgroup):
+            for pid in found:
+                send(pid, signal.SIGKILL, lambda pid: self.cgroups.holds(cgroup, pid))
+            if time.monotonic() > deadline:
+                raise DaemonError(f"processes of {name} do not end: {', '.join(map(str, sorted(found)))}")
+            await asyncio.sleep(0.02)
 
     def tail(self, name: str, lines: int = 12) -> str:
         """The end of its log."""

@@ -18,7 +18,7 @@ from supportfleet.local.embedded.identities import Identities
 from supportfleet.local.embedded.layout import MAX_NODES, RUN_ROOT, Addresses, Layout
 from supportfleet.local.embedded.materials import Materials
 from supportfleet.local.progress import Progress
-from supportfleet.local.provider import Options, Status
+from supportfleet.local.provider import Options, Status, is_archive
 
 DEFAULT_NODES = 1
 
@@ -71,7 +71,7 @@ class EmbeddedCluster:
     async def load_image(self, image: str, progress: Progress) -> None:
         """Get an image into every node."""
         require_root()
-        archive = await images.archive_of(image, progress=progress)
+        archive = Path(image) if is_archive(image) else await images.archive_of(image, progress=progress)
         async with state.locked(self.name):
             layouts = [self.layout.node(number) for number in range(1, self._record().nodes + 1)]
             with progress.step(f"load {image}", expected=5):

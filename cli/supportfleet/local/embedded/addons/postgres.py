@@ -51,7 +51,7 @@ async def prepare(context: Context) -> None:
             await _initialise(context, binaries, data)
     if context.daemons.find(name) is None:
         # Its process has ended for certain; the number in this file may be another's by now.
-        context.daemons.kill_children(name)
+        await context.daemons.kill_children(name)
         (data / "postmaster.pid").unlink(missing_ok=True)
     settings = {**SETTINGS, "listen_addresses": str(context.addresses.control), "port": str(PORT)}
     if context.fast:
