@@ -20,7 +20,7 @@ from supportfleet.local import binaries, cache
 from supportfleet.local.images import archives, network, sources
 from supportfleet.local.images.debian import Debian
 from supportfleet.local.images.engines import Buildah, Docker, Engine, Request, Workspace
-from supportfleet.local.images.sources import SOURCES, ImageError, Source
+from supportfleet.local.images.sources import SOURCES, Context, ImageError
 from supportfleet.local.processes import ProgramError, run
 from supportfleet.local.progress import Progress
 
@@ -37,8 +37,6 @@ EXPECTED_S = {"pause": 1.0, "base": 35.0, "operator": 40.0, "agent": 50.0}
 # Archives of one image that stay: the current one, and what another branch or checkout may come back to.
 KEPT_ARCHIVES = 3
 MEBIBYTES = 3000
-# Raised when the same inputs are to give another image.
-_FORMAT = "1"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -47,15 +45,15 @@ def reference(name: str) -> str:
     return f"docker.io/supportfleet/{name}:dev"
 
 
-async def build(names: Iterable[str], *, progress: Progress) -> dict[str, Path]:
-    """Have the archives of these images, building what is missing."""
-    return {name: await _ensure(name, progress) for name in dict.fromkeys(names)}
+async def build(names: Iterable[str], *, progress: Progress, repository: Path | None = None) -> dict[str, Path]:
+    """Have the archives of these images, building what is missing from the checkout (this one, if none is given)."""
+    return {name: await _ensure(name, progress, repository) for name in dict.fromkeys(names)}
 
 
 async def archive_of(image: str, *, progress: Progress) -> Path:
     """The archive of one of our images, however its name is written; built if need be."""
     name = next((name for name in NAMES if image in {name, f"supportfleet/{name}:dev", reference(name)}), image)
-    return await _ensure(name, progress)
+    return await _ensure(name, progress, None)
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,17 @@ class _Plan:
         return all(path.exists() for path in self.archives)
 
 
-async def _ensure(name: str, progress: Progress) -> Path:
-    plan = await _plan(name, progress)
+async def _ensure(name: str, progress: Progress, repository: Path | None) -> Path:
+    plan = await _plan(name, progress, repository)
     if not plan.done:
         for other in plan.needs:
-            await _ensure(other, progress)
+            await _ensure(other, progress, repository)
         with progress.step(f"image supportfleet/{name}", expected=EXPECTED_S[name], lane=LANE) as step:
             async with _workspace(step.note) as workspace:
                 if not plan.done:  # another run may have made it meanwhile
                     await _make(plan, workspace)
     for path in plan.archives:
-        path.touch()  # used last: what is pruned is the rest
+        os.utime(path)  # what was not used for longest is pruned
     return plan.archives[0]
 
 
@@ -94,19 +92,19 @@ async def _make(plan: _Plan, workspace: Workspace) -> None:
         _prune(final)
 
 
-async def _plan(name: str, progress: Progress) -> _Plan:
+async def _plan(name: str, progress: Progress, repository: Path | None) -> _Plan:
     if name == "pause":
         program = (await binaries.ensure(["pause"], progress=progress))["pause"]
-        return _Plan([_archive("pause", cache.digest(_FORMAT, program.read_bytes()))], partial(_make_pause, program))
+        return _Plan([_archive("pause", cache.digest(program.read_bytes()))], partial(_make_pause, program))
     if name == "base":
         debian = Debian.here()
         return _Plan(_bases(debian), partial(_make_base, debian))
     if source := SOURCES.get(name):
         engine = Docker() if await _docker_answers() else Buildah(_folder() / "storage", *_bases(Debian.here()))
-        repository = sources.repository()
-        archive = _archive(name, source.key(repository, _FORMAT, engine.identity))
+        context = source.read(repository or sources.repository())
+        archive = _archive(name, context.key(engine.identity))
         needs = ("base",) if isinstance(engine, Buildah) else ()
-        return _Plan([archive], partial(_make_own, source, repository, engine), needs)
+        return _Plan([archive], partial(_make_own, context, engine), needs)
     known = ", ".join(f"supportfleet/{name}:dev" for name in NAMES)
     raise ImageError(f"{name} is neither an image archive nor one of {known}")
 
@@ -134,16 +132,10 @@ async def _make_base(debian: Debian, workspace: Workspace, made: Sequence[Path])
         layer.unlink()
 
 
-async def _make_own(
-    source: Source, repository: Path, engine: Engine, workspace: Workspace, made: Sequence[Path]
-) -> None:
-    request = Request(
-        source, reference(source.name), source.dependencies_key(repository, engine.identity), workspace, made[0]
-    )
-    sources.stage(source.files(repository), request.context)
-    here = network.of(os.environ)
-    here.stage(workspace.folder("given"), workspace.folder("find-links"))
-    await engine.build(request)
+async def _make_own(context: Context, engine: Engine, workspace: Workspace, made: Sequence[Path]) -> None:
+    context.stage(workspace.folder("context"))
+    network.of(os.environ).stage(workspace.folder("given"), workspace.folder("find-links"))
+    await engine.build(Request(context, reference(context.source.name), workspace, made[0]))
 
 
 def _config(settings: Mapping[str, Any]) -> archives.ImageConfig:

@@ -10,13 +10,14 @@ interrupted build leaves no mount and no process behind.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from supportfleet.local.images.sources import ImageError, Source
+from supportfleet.local.images.sources import Context, ImageError
 from supportfleet.local.processes import Output, ProgramError, run
 
 BUILD_TIMEOUT_S = 1800.0
@@ -46,16 +47,24 @@ class Workspace:
 
     async def run(self, argv: Sequence[str | Path], *, timeout_s: float = BUILD_TIMEOUT_S) -> Output:
         """Run a program in namespaces of its own; while it lives the lock is held."""
+        if os.geteuid() != 0:
+            raise ImageError(
+                "building images without a Docker engine needs root", remedy="Run it as root, or start Docker."
+            )
+        if shutil.which(argv[0]) is None:
+            raise ImageError(
+                f"{argv[0]} is not installed",
+                remedy="`supportfleet local prepare` installs what is needed (on Debian: buildah and mmdebstrap).",
+            )
         return await run([*_CONFINED, *argv], timeout_s=timeout_s, env=self.environment, pass_fds=(self.lock,))
 
 
 @dataclass(frozen=True)
 class Request:
-    """An image to build: its sources are in workspace/context, what the build is given in workspace/given."""
+    """An image to build, and where its archive goes; what the build is given is in workspace/given."""
 
-    source: Source
+    context: Context
     reference: str
-    dependencies_key: str
     workspace: Workspace
     archive: Path
 
@@ -64,13 +73,21 @@ class Request:
         """The secrets and the folder of wheels, as both engines take them."""
         given = self.workspace.folder("given")
         names = [name for name in ("build-environment", "ca-certificates") if (given / name).exists()]
-        secrets = [f"--secret=id={name},src={given / name}" for name in names]
-        return [*secrets, f"--build-context=find-links={self.workspace.folder('find-links')}"]
+        options = [f"--secret=id={name},src={given / name}" for name in names]
+        wheels = self.workspace.folder("find-links")
+        if any(wheels.iterdir()):
+            options.append(f"--build-context=find-links={wheels}")
+        return options
 
     @property
-    def context(self) -> Path:
-        """The build context."""
-        return self.workspace.folder("context")
+    def name(self) -> str:
+        """The image's short name."""
+        return self.context.source.name
+
+    @property
+    def dockerfile(self) -> Path:
+        """The Dockerfile in the build context, which is its folder."""
+        return self.workspace.folder("context") / self.context.source.dockerfile
 
 
 class Engine(Protocol):
@@ -95,14 +112,13 @@ class Docker:
     async def build(self, request: Request) -> None:
         """Build with BuildKit, whose cache knows by itself which layers are unchanged, and save the image."""
         environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-        file = request.context / request.source.dockerfile
-        build = ["docker", "build", "--quiet", f"--file={file}", f"--tag={request.reference}"]
+        build = ["docker", "build", "--quiet", f"--file={request.dockerfile}", f"--tag={request.reference}"]
         save = ["docker", "save", f"--output={request.archive}", request.reference]
         try:
-            await run([*build, *request.given, request.context], timeout_s=BUILD_TIMEOUT_S, env=environment)
+            await run([*build, *request.given, request.dockerfile.parent], timeout_s=BUILD_TIMEOUT_S, env=environment)
             await run(save, timeout_s=BUILD_TIMEOUT_S, env=environment)
         except ProgramError as error:
-            raise ImageError(f"{request.source.dockerfile} could not be built: {error}") from error
+            raise ImageError(f"{request.dockerfile.name} could not be built: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,7 @@ class Buildah:
 
     async def build(self, request: Request) -> None:
         """Build the stages that the storage lacks, then the image, and write its archive."""
-        session = _Session(self.storage, request)
+        session = _Session(self, request)
         await session.clear()
         dependencies, runtime = session.stage("dependencies"), session.stage("runtime")
         if not {dependencies, runtime} <= await session.images():
@@ -137,23 +153,24 @@ class Buildah:
 class _Session:
     """The buildah commands of one build, run one after another under the lock of all builds."""
 
-    storage: Path
+    engine: Buildah
     request: Request
 
     def stage(self, target: str) -> str:
         """The name under which a stage stays in the storage."""
-        return f"localhost/{self.request.source.name}-{target}:{self.request.dependencies_key}"
+        key = self.request.context.dependencies_key(self.engine.identity)
+        return f"localhost/{self.request.name}-{target}:{key}"
 
     async def buildah(self, *arguments: str | Path) -> str:
         """Run buildah on our storage and nobody else's; what it printed."""
         runroot = self.request.workspace.folder("run")
-        argv = ["buildah", "--root", self.storage, "--runroot", runroot, "--storage-driver=overlay", *arguments]
+        argv = ["buildah", "--root", self.engine.storage, "--runroot", runroot, "--storage-driver=overlay", *arguments]
         try:
             output = await self.request.workspace.run(argv)
         except ProgramError as error:
             raise ImageError(
-                f"{self.request.source.dockerfile} could not be built: {error}",
-                remedy=f"If it is not the network, remove {self.storage} and try again.",
+                f"{self.request.dockerfile.name} could not be built: {error}",
+                remedy=f"If it is not the network, remove {self.engine.storage} and try again.",
             ) from error
         return output.stdout
 
@@ -183,9 +200,9 @@ class _Session:
         options += [f"--build-context={name}=container-image://{image}" for name, image in stages.items()]
         if target:
             options.append(f"--target={target}")
-        file = self.request.context / self.request.source.dockerfile
+        file = self.request.dockerfile
         common = ["--isolation=chroot", "--pull-never", "--format=docker", "--quiet", f"--file={file}", f"--tag={tag}"]
-        await self.buildah("bud", *common, *options, *self.request.given, self.request.context)
+        await self.buildah("bud", *common, *options, *self.request.given, file.parent)
 
     async def forget_old_stages(self) -> None:
         """Keep the latest few sets of dependencies of this image, and no more."""

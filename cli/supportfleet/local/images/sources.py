@@ -5,11 +5,12 @@ covers our code too. So an unchanged image is never built again, and a change of
 """
 
 import json
-import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import supportfleet
 from supportfleet.errors import SupportfleetError
@@ -19,6 +20,9 @@ from supportfleet.local import cache
 _PACKAGING_TABLES = ("build-system", "project")
 # The wheel's metadata takes these in.
 _METADATA_FILES = ("LICENSE", "README.md")
+_DEPENDENCY_FILES = ("constraints.txt", "pyproject.toml")
+# Raised when the same files are to give another image.
+_FORMAT = "1"
 
 
 class ImageError(SupportfleetError):
@@ -37,38 +41,53 @@ class Source:
         """The path of its Dockerfile in the repository."""
         return f"Dockerfile.{self.name}"
 
-    @property
-    def dependency_files(self) -> tuple[str, ...]:
-        """What decides its dependencies."""
-        return (self.dockerfile, "constraints.txt", "pyproject.toml")
+    def read(self, repository: Path) -> "Context":
+        """Its build context as it is now."""
+        package = [
+            path.relative_to(repository).as_posix()
+            for path in (repository / self.package).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+        ]
+        names = (self.dockerfile, *_DEPENDENCY_FILES, *_METADATA_FILES, *package)
+        try:
+            return Context(self, {name: (repository / name).read_bytes() for name in sorted(names)})
+        except OSError as error:
+            raise ImageError(
+                f"{error.filename} can't be read: {error.strerror}", remedy="Restore the source checkout."
+            ) from error
 
-    def files(self, repository: Path) -> dict[str, Path]:
-        """Its whole build context: relative names, and where each file is."""
-        names = [*self.dependency_files, *_METADATA_FILES]
-        folder = repository / self.package
-        for path in folder.rglob("*"):
-            relative = path.relative_to(repository)
-            if path.is_file() and "__pycache__" not in relative.parts:
-                names.append(relative.as_posix())
-        files = {name: repository / name for name in sorted(names)}
-        if missing := [name for name, path in files.items() if not path.is_file()]:
-            raise ImageError(f"{', '.join(missing)} missing in {repository}", remedy="Restore the source checkout.")
-        return files
 
-    def dependencies_key(self, repository: Path, *environment: str) -> str:
-        """The key of the image without our code, built in the given environment (base, engine)."""
-        pyproject = tomllib.loads((repository / "pyproject.toml").read_text())
-        packaging = json.dumps({table: pyproject.get(table) for table in _PACKAGING_TABLES}, sort_keys=True)
-        content = [(repository / name).read_bytes() for name in (self.dockerfile, "constraints.txt")]
-        return cache.digest(*environment, packaging, *content)
+@dataclass(frozen=True)
+class Context:
+    """A build context, read once: what is built is what the keys are over, though someone edits meanwhile."""
 
-    def key(self, repository: Path, *environment: str) -> str:
+    source: Source
+    files: Mapping[str, bytes]
+
+    def dependencies_key(self, engine: str) -> str:
+        """The key of the image without our code, as an engine builds it."""
+        packaging = {table: self._pyproject.get(table) for table in _PACKAGING_TABLES}
+        content = (self.files[self.source.dockerfile], self.files["constraints.txt"])
+        return cache.digest(_FORMAT, engine, json.dumps(packaging, sort_keys=True), *content)
+
+    def key(self, engine: str) -> str:
         """The key of the whole image."""
-        code = {name: path for name, path in self.files(repository).items() if name not in self.dependency_files}
-        pairs = [part for name, path in code.items() for part in (name, path.read_bytes())]
+        apart = {self.source.dockerfile, *_DEPENDENCY_FILES}
+        code = [part for name, content in self.files.items() if name not in apart for part in (name, content)]
         # hatchling's own table decides what of our code goes in.
-        tool = tomllib.loads((repository / "pyproject.toml").read_text()).get("tool", {}).get("hatch", {})
-        return cache.digest(self.dependencies_key(repository, *environment), json.dumps(tool, sort_keys=True), *pairs)
+        wheel = json.dumps(self._pyproject.get("tool", {}).get("hatch", {}), sort_keys=True)
+        return cache.digest(self.dependencies_key(engine), wheel, *code)
+
+    def stage(self, folder: Path) -> None:
+        """Write the files into an empty folder, so that the engine sees these and no others."""
+        for name, content in self.files.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+
+    @cached_property
+    def _pyproject(self) -> dict[str, Any]:
+        return tomllib.loads(self.files["pyproject.toml"].decode())
 
 
 SOURCES: Mapping[str, Source] = {
@@ -89,11 +108,3 @@ def repository() -> Path:
         "images are built from a source checkout, and this supportfleet was installed without one",
         remedy="Run supportfleet from a clone of its repository, or give `load-image` an archive of the image.",
     )
-
-
-def stage(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy a build context into an empty folder, so that the engine sees what the keys cover and nothing else."""
-    for name, path in files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
