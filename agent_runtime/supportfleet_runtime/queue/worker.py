@@ -25,8 +25,6 @@ log = structlog.get_logger()
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-POLL_SECONDS: Final = 1.0
-OUTAGE_PAUSE: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,8 @@ class WorkerSettings:
     visibility: float
     lease: float
     max_tries: int
+    poll: float = 1.0
+    """How often to look where nothing was heard: retries that are due, leases that ran out, lost signals."""
 
 
 def retry_delay(tries: int, chance: float) -> float:
@@ -78,7 +78,7 @@ class Worker:
                 for lease in leases:
                     self._start(lease)
                 if not leases or len(leases) < room:
-                    await self._wakeup.wait(POLL_SECONDS)
+                    await self._wakeup.wait(self._settings.poll)
         finally:
             self._wakeup.has_room = False
             heartbeat.cancel()
@@ -105,7 +105,6 @@ class Worker:
             return tuple(await self._queue.receive(room))
         except StorageError as error:
             log.warning("queue_unavailable", reason=str(error))
-            await asyncio.sleep(OUTAGE_PAUSE)
             return ()
 
     def _start(self, lease: Lease) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 SQLITE_SCHEMES = frozenset({"sqlite", "sqlite+aiosqlite"})
@@ -53,8 +53,8 @@ def parse_database_url(url: str) -> DatabaseUrl:
     if parts.scheme in POSTGRESQL_SCHEMES:
         query = [(k, v) for k, v in parse_qsl(parts.query, keep_blank_values=True) if k not in CLIENT_ONLY_PARAMETERS]
         _ = parts.port  # raises ValueError where it is no port number
-        dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(query), ""))
-        return DatabaseUrl(DatabaseKind.POSTGRESQL, dsn)
+        dsn = f"postgresql://{parts.netloc}{parts.path}"
+        return DatabaseUrl(DatabaseKind.POSTGRESQL, f"{dsn}?{urlencode(query)}" if query else dsn)
     raise ValueError("it is neither a PostgreSQL nor an SQLite address")
 
 
