@@ -24,8 +24,11 @@ POLL_SECONDS: Final = 1.0
 class Waiters:
     """Who waits for which task. ``look_up`` finds the replies of those tasks that have ended."""
 
-    def __init__(self, look_up: Callable[[Collection[str]], Awaitable[Mapping[str, Reply]]]) -> None:
+    def __init__(
+        self, look_up: Callable[[Collection[str]], Awaitable[Mapping[str, Reply]]], *, poll: float = POLL_SECONDS
+    ) -> None:
         self._look_up = look_up
+        self._poll = poll
         self._futures: dict[str, asyncio.Future[Reply]] = {}
         self._look = asyncio.Event()
         self._heard: set[str] = set()
@@ -61,7 +64,7 @@ class Waiters:
         while True:
             ids: set[str]
             try:
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(self._poll):
                     await self._look.wait()
                 ids = self._heard & self._futures.keys()
             except TimeoutError:
