@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from supportfleet_operator.api import READY
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import METADATA_ONLY, Client
 from supportfleet_operator.cluster.recorder import News, Recorder
@@ -19,7 +18,7 @@ from supportfleet_operator.reconcile.apply import Applied, Applier
 from supportfleet_operator.reconcile.observe import Observed, observe
 from supportfleet_operator.reconcile.plan import Plan, plan
 from supportfleet_operator.reconcile.policies import first_finding
-from supportfleet_operator.reconcile.policies.base import Finding, View, condition
+from supportfleet_operator.reconcile.policies.base import Finding, View, was_ready
 from supportfleet_operator.reconcile.references import Missing, ReferenceReader
 from supportfleet_operator.reconcile.status import is_current, news, status_of
 
@@ -70,9 +69,7 @@ class Reconciler:
 
     async def _missing(self, agent: Agent) -> tuple[Missing, ...]:
         """What the spec refers to in vain; an agent that runs as its spec says has it all."""
-        ready = condition(agent.raw, READY)
-        settled = ready is not None and (ready["status"], ready.get("observedGeneration")) == ("True", agent.generation)
-        if agent.desired is None or settled or agent.desired.agent.spec.suspend:
+        if agent.desired is None or was_ready(agent.raw) or agent.desired.agent.spec.suspend:
             return ()
         return await self.references.missing(agent.desired.agent)
 

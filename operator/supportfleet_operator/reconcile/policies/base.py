@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from supportfleet_operator.api import READY
 from supportfleet_operator.cluster.resources import ObjectRef
 from supportfleet_operator.reconcile.observe import Observed
 
@@ -56,6 +58,13 @@ def age(view: View, text: str | None) -> float:
     """Seconds since a timestamp; 0 without one."""
     then = parse_time(text)
     return max(0.0, (view.now - then).total_seconds()) if then else 0.0
+
+
+def was_ready(agent: Mapping[str, Any]) -> bool:
+    """Whether the agent is reported Ready for the spec it has now."""
+    ready = condition(agent, READY)
+    generation = agent["metadata"].get("generation", 0)
+    return ready is not None and (ready["status"], ready.get("observedGeneration")) == ("True", generation)
 
 
 def condition(manifest: Any, kind: str) -> dict[str, Any] | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.reconcile.policies.base import Finding, View
+from supportfleet_operator.reconcile.policies.base import Finding, View, condition, was_ready
 
 REASON: Final = "Progressing"
+COMPLETED: Final = "NewReplicaSetAvailable"
+"""What the Deployment's controller says of its Progressing condition when a rollout has come to its end."""
 
 
 def check(view: View) -> Finding | None:
@@ -15,27 +17,37 @@ def check(view: View) -> Finding | None:
     deployment = view.observed.deployment
     if deployment is None:
         return Finding(REASON, "the Deployment is being created", stalled=False)
-    if not is_complete(deployment):
-        status = deployment.get("status") or {}
-        updated, wanted = status.get("updatedReplicas", 0), deployment["spec"].get("replicas", 1)
-        if is_outdated(deployment):
-            updated = 0
-        return Finding(REASON, f"{updated} of {wanted} pods are as the spec says now", stalled=False)
-    return None
+    if is_outdated(deployment) and was_ready(view.observed.agent):
+        # Its controller has not looked at it yet, and an annotation of somebody's is enough for that. If pods are to be
+        # replaced, its next status says so.
+        return None
+    if is_complete(deployment):
+        return None
+    status = deployment.get("status") or {}
+    updated = 0 if is_outdated(deployment) else status.get("updatedReplicas", 0)
+    available = status.get("availableReplicas", 0)
+    wanted = deployment["spec"].get("replicas", 1)
+    message = f"{updated} of {wanted} pods are as the spec says now, and {available} pods are ready"
+    return Finding(REASON, message, stalled=False)
 
 
 def is_outdated(deployment: Mapping[str, Any]) -> bool:
-    """Whether the Deployment's status is of an earlier spec."""
+    """Whether the Deployment's status is of an earlier state of it."""
     status = deployment.get("status") or {}
     return int(status.get("observedGeneration", 0)) < int(deployment["metadata"].get("generation", 0))
 
 
 def is_complete(deployment: Mapping[str, Any]) -> bool:
-    """Whether all pods are of the newest template, and none of before is left."""
+    """Whether the rollout came to its end: pods of the newest template only, which once were all ready.
+
+    Pods that fail later, or that an autoscaler adds, make it no less complete.
+    """
     status = deployment.get("status") or {}
     updated = status.get("updatedReplicas", 0)
+    progressing = condition(deployment, "Progressing")
     return (
         not is_outdated(deployment)
         and updated >= deployment["spec"].get("replicas", 1)
         and updated >= status.get("replicas", 0)
+        and (progressing is not None and progressing.get("reason") == COMPLETED)
     )
