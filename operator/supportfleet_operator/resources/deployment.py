@@ -103,7 +103,7 @@ def _agent_container(agent: SupportAgent) -> dict[str, Any]:
     return container | {
         "resources": template.resources.manifest(),
         "startupProbe": _probe("/healthz", period=1, timeout=2, failures=120),
-        "readinessProbe": _probe("/readyz", period=5, timeout=3, failures=2),
+        "readinessProbe": _probe("/readyz", period=2, timeout=2, failures=3),
         "livenessProbe": _probe("/healthz", period=10, timeout=5, failures=3),
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
         "securityContext": container_security(),
