@@ -108,7 +108,7 @@ class TestSeedCase:
             "/v1/messages", {"customer_id": "cust-1001", "conversation_id": conversation, "text": "A-1001"}, pod=second
         )
         assert continued.body["intent"] == "order_status", continued.raw
-        history = talk(f"/v1/conversations/{conversation}?customer_id=c-1001", pod=second)
+        history = talk(f"/v1/conversations/{conversation}?customer_id=cust-1001", pod=second)
         texts = [message["text"] for message in history.body["messages"]]
         assert texts[0] == "Where is my order?"
         assert "A-1001" in texts
