@@ -6,11 +6,13 @@ unknown or repeated key, another type or a newer schema is refused rather than r
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, Self
+from datetime import datetime
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from supportfleet_runtime.models.errors import ArtifactError, Reason
@@ -18,6 +20,7 @@ from supportfleet_runtime.models.paths import SEGMENT, check_paths
 
 MAX_MANIFEST_BYTES: Final = 1 << 20
 DIGEST_PREFIX: Final = "sha256:"
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ class Limits:
 LIMITS: Final = Limits()
 
 
-def _timestamp(value: str) -> str:
-    TypeAdapter(AwareDatetime).validate_python(value, strict=False)
+def _rfc3339(value: str) -> str:
+    if not _RFC3339.fullmatch(value):
+        raise ValueError("must be a time as in RFC 3339, like 2026-01-31T12:00:00Z")
+    datetime.fromisoformat(value)
     return value
 
 
@@ -60,10 +65,10 @@ class FileEntry(_Part):
 class Manifest(_Part):
     """``manifest.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
     name: Name
     version: Name
-    created_at: Annotated[str, AfterValidator(_timestamp)]
+    created_at: Annotated[str, AfterValidator(_rfc3339)]
     files: list[FileEntry] = Field(min_length=1)
 
     @property

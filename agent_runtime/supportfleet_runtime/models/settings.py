@@ -54,6 +54,16 @@ class Location:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for, and how often a request that failed is repeated. All in seconds."""
+
+    connect: float = 5
+    read: float = 20
+    retries: int = 3
+    first_pause: float = 0.2
+
+
+@dataclass(frozen=True)
 class S3Settings:
     """How an S3 server is reached."""
 
@@ -64,6 +74,7 @@ class S3Settings:
     session_token: str | None = field(default=None, repr=False)
     has_role: bool = False
     """Whether the pod's own identity is to be used, or none at all."""
+    patience: Patience = Patience()
 
 
 @dataclass(frozen=True)

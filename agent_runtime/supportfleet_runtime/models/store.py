@@ -8,22 +8,23 @@ What the store answers is not repeated in messages, since an error's body may ho
 and S3's error code are.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import ClientConfig, LocalStore, ObjectStore, RetryConfig, S3Config, S3Store
+from obstore.store import LocalStore, S3Store
 
 from supportfleet_runtime.models.errors import ArtifactError, Reason
 from supportfleet_runtime.models.settings import Location, S3Settings
 
-CONNECT_SECONDS: Final = 5
-READ_SECONDS: Final = 20
-RETRIES: Final = 3
+LONGEST_PAUSE: Final = timedelta(seconds=5)
+LONGEST_RETRYING: Final = 120
 CHUNK_BYTES: Final = 1 << 20
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
@@ -43,6 +44,9 @@ _NO_PERMISSION: Final = "os error 13"
 _DENIED: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
 _MOVED: Final = frozenset({301, 307, 308})
+
+if TYPE_CHECKING:  # obstore has these only for type checkers
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3Config
 
 
 class Store:
@@ -166,14 +170,15 @@ def open_store(location: Location, s3: S3Settings, *, timeout: float, create: bo
         )
     client: ClientConfig = {
         "allow_http": bool(s3.endpoint and s3.endpoint.startswith("http://")),
-        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-        "read_timeout": timedelta(seconds=READ_SECONDS),
+        "connect_timeout": timedelta(seconds=s3.patience.connect),
+        "read_timeout": timedelta(seconds=s3.patience.read),
         "timeout": timedelta(seconds=timeout),
     }
+    first_pause = timedelta(seconds=s3.patience.first_pause)
     retry: RetryConfig = {
-        "max_retries": RETRIES,
-        "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 3},
-        "retry_timeout": timedelta(seconds=min(timeout, 120)),
+        "max_retries": s3.patience.retries,
+        "backoff": {"init_backoff": first_pause, "max_backoff": LONGEST_PAUSE, "base": 3},
+        "retry_timeout": timedelta(seconds=min(timeout, LONGEST_RETRYING)),
     }
     config: S3Config = {"region": s3.region, "virtual_hosted_style_request": False}
     if s3.endpoint:

@@ -20,7 +20,7 @@ class Featurizer(_Part):
     """Which featuriser the graph's inputs come from; one of another version must not be used with it."""
 
     name: Literal["hashed-ngrams"] = "hashed-ngrams"
-    version: Literal[1] = features.VERSION
+    version: int = Field(default=features.VERSION, ge=features.VERSION, le=features.VERSION)
     bits: int = Field(ge=features.MIN_BITS, le=features.MAX_BITS)
     max_characters: int = Field(gt=0)
 
@@ -32,7 +32,7 @@ class Featurizer(_Part):
 class ModelSettings(_Part):
     """``model.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: int = Field(default=1, ge=1, le=1)
     task: Literal["intent"] = "intent"
     featurizer: Featurizer
     out_of_scope: str = Field(min_length=1)
