@@ -60,6 +60,12 @@ def test_lanes_run_side_by_side(plan: list[tuple[float, str]]) -> None:
     assert in_one_lane == pytest.approx(sum(expected for expected, _ in plan))
 
 
+def test_what_is_left_is_the_longest_lane() -> None:
+    """Ten and five seconds in one lane beside twelve in another take fifteen."""
+    steps = [Step("a", 10, "build"), Step("b", 12, "images"), Step("c", 5, "build")]
+    assert seconds_left(steps, now=0) == 15
+
+
 @given(SECONDS, SECONDS)
 def test_a_running_step_needs_less_and_never_nothing(expected: float, elapsed: float) -> None:
     """The estimate falls as the step runs, and an overrun step is not said to be done."""
@@ -136,6 +142,17 @@ def test_two_runs_keep_each_others_durations(tmp_path: Path) -> None:
     one.record("a", 1)
     other.record("b", 2)
     assert Durations.load(tmp_path / "d").known == {"a": 1.0, "b": 2.0}
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Of many names the latest are remembered, and using one again keeps it."""
+    durations = Durations.load(tmp_path / "d")
+    for number in range(250):
+        durations.record("always", 1)
+        durations.record(f"step {number}", 2)
+    assert len(durations.known) == 200
+    assert {"always", "step 249"} <= durations.known.keys()
+    assert "step 0" not in durations.known
 
 
 async def test_steps_overlap(tmp_path: Path) -> None:

@@ -40,13 +40,18 @@ async def test_missing_program_is_named() -> None:
         await run(["no-such-program", "x"], timeout_s=10)
 
 
-async def test_timeout_ends_the_whole_group(tmp_path: Path) -> None:
-    """A program that takes too long is ended with its children."""
-    script = f"sleep 60 & echo $! > {tmp_path / 'child'}; wait"
+@pytest.mark.parametrize("child", ["sleep 60", "sh -c 'trap \"\" TERM; sleep 60; sleep 60'"])
+async def test_timeout_ends_the_whole_group(tmp_path: Path, child: str) -> None:
+    """A program that takes too long is ended with its children, also those that ignore SIGTERM."""
+    script = f"{child} & echo $! > {tmp_path / 'child'}; wait"
     with pytest.raises(ProgramError, match=r"took more than 1 s"):
         await run(["sh", "-c", script], timeout_s=1)
-    child = int((tmp_path / "child").read_text())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    pid = int((tmp_path / "child").read_text())
+    for _ in range(500):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail("the child is still there")
 
 
 async def test_program_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,6 @@ BUILD_TIMEOUT_S = 3600.0
 DOWNLOAD_TIMEOUT_S = 1200.0
 LOCK_TIMEOUT_S = 3600.0
 DOWNLOAD_SECONDS = 15.0
-# Kubernetes, the largest module, leaves some 2 GiB in Go's caches; the others share much of it.
-COMPILE_MEBIBYTES = 2500
 PROGRAM_MEBIBYTES = 110
 DAY_SECONDS = 86_400.0
 KEEP_DAYS = 30
@@ -139,7 +137,8 @@ async def _build_all(builds: Sequence[Build], go: Go, progress: Progress) -> Non
     """Compile one program after another; while a module's programs compile, the next module is downloaded."""
     groups = [(module, list(group)) for module, group in itertools.groupby(builds, key=lambda b: b.source.module)]
     cache.require_space(cache.root(), PROGRAM_MEBIBYTES * len(builds), "keeping the cluster's programs")
-    cache.require_space(await _go_cache(go), COMPILE_MEBIBYTES * len(groups), "compiling the cluster's programs")
+    compiling = sum(module.mebibytes for module, _ in groups)
+    cache.require_space(await _go_cache(go), compiling, "compiling the cluster's programs")
     for module, _ in groups:
         progress.plan(_download_title(module), expected=DOWNLOAD_SECONDS, lane="download")
     for build in builds:

@@ -42,6 +42,7 @@ class Module:
     stamps: Mapping[str, str] | None = None
     aligned: bool = False
     keeps: Sequence[str] = ()
+    mebibytes: int = 500
 
     @cached_property
     def files(self) -> dict[str, bytes]:

@@ -91,11 +91,10 @@ def _input(stdin: str | BinaryIO | None) -> int | BinaryIO:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the program's whole group: politely first, so that it can remove its temporary files."""
+    """End the program's whole group: politely first, so that it can remove its temporary files, then for certain."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+        with contextlib.suppress(ProcessLookupError):  # all of them have ended
             os.killpg(process.pid, signum)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TERM_GRACE_SECONDS):
                 await process.wait()
-                return

@@ -31,6 +31,8 @@ HEARTBEAT_SECONDS = 30.0
 # A step that outlives its expectation is taken to need this share of it still, and never nothing.
 OVERRUN_SHARE = 0.1
 MINUTE = 60
+# Names come and go (images, nodes, files); the oldest are forgotten.
+MOST_DURATIONS = 200
 
 
 @dataclass
@@ -94,11 +96,13 @@ class Durations:
 
     def record(self, name: str, seconds: float) -> None:
         """Remember one duration, beside what other processes remembered meanwhile."""
-        self.known = {**self.known, **type(self).load(self.path).known, name: round(seconds, 1)}
+        known = {**self.known, **type(self).load(self.path).known}
+        known.pop(name, None)
+        self.known = dict([*known.items(), (name, round(seconds, 1))][-MOST_DURATIONS:])
         temporary = self.path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
         with contextlib.suppress(OSError):  # a read-only or full cache must not fail the work that was measured
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(self.known, indent=1, sort_keys=True))
+            temporary.write_text(json.dumps(self.known, indent=1))
             temporary.replace(self.path)
 
 
