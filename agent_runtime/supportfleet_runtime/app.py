@@ -8,10 +8,11 @@ for, not crashed on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -84,6 +85,8 @@ class Parts:
 
 
 PARTS: Final = web.AppKey("parts", Parts)
+SERVER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({"access_log": None, "auto_decompress": False})
+"""How the application is served: a line for each message is logged anyway, and no body is worth unpacking a bomb."""
 
 
 def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now) -> web.Application:

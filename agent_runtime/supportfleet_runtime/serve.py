@@ -15,7 +15,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from supportfleet_runtime.app import PARTS, Progress, build, database_url
+from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, Progress, build, database_url
 from supportfleet_runtime.config import Configuration, Settings
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
 from supportfleet_runtime.storage.database import Database
@@ -37,7 +37,7 @@ async def serve(configuration: Configuration) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, progress.stop.set)
     grace = settings.api_timeout_seconds + HANDLER_GRACE
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=grace)
+    runner = web.AppRunner(app, shutdown_timeout=grace, **SERVER_OPTIONS)
     tuning = asyncio.create_task(_freeze_when_ready(progress))
     try:
         await runner.setup()

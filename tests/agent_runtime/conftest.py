@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from supportfleet_runtime.app import PARTS, Parts, build, utc_now
+from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, Parts, build, utc_now
 from supportfleet_runtime.config import load
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
@@ -87,7 +87,9 @@ async def start_agent(database_url: str, tmp_path: Path) -> AsyncIterator[Callab
         ) -> RunningAgent:
             given = {"DATABASE_URL": database_url, "CONFIG_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path), **environ}
             app = build(load(given), now=now)
-            client = await stack.enter_async_context(TestClient(TestServer(app)))
+            server = TestServer(app)
+            await server.start_server(**SERVER_OPTIONS)
+            client = await stack.enter_async_context(TestClient(server))
             if until_ready:
                 await asyncio.wait_for(app[PARTS].progress.ready.wait(), START_SECONDS)
             return RunningAgent(client, app[PARTS])

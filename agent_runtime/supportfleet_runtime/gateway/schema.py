@@ -7,8 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import orjson
-from aiohttp import ClientError, web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from supportfleet_runtime.conversations.records import (
@@ -61,6 +60,10 @@ async def read_message(request: web.Request) -> MessageRequest:
     if request.content_type != JSON or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
         detail = f"send {JSON} in UTF-8"
         raise HttpProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        detail = "send the body as it is: compressed ones are not unpacked"
+        headers = {"Accept-Encoding": "identity"}
+        raise HttpProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "compressed-body", detail, headers=headers)
     body = await _read(request)
     try:
         value = orjson.loads(body)
@@ -85,8 +88,8 @@ async def _read(request: web.Request) -> bytes:
     except TimeoutError as error:
         detail = f"the body was not sent within {BODY_SECONDS:g} s"
         raise HttpProblemError(HTTPStatus.REQUEST_TIMEOUT, "request-timeout", detail) from error
-    except (ClientError, HttpProcessingError) as error:
-        detail = "the body's transfer or content encoding is broken"
+    except web.RequestPayloadError as error:
+        detail = "the body's transfer encoding is broken"
         raise HttpProblemError(HTTPStatus.BAD_REQUEST, "malformed-body", detail) from error
 
 
