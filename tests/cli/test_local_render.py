@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from supportfleet.local import state
-from supportfleet.local.embedded import controlplane, logs
+from supportfleet.local.embedded import controlplane, files, logs
 from supportfleet.local.embedded.addons import ADDONS
 from supportfleet.local.embedded.addons.credentials import kept_in
 from supportfleet.local.embedded.api import Manifest, path_of
@@ -20,24 +20,26 @@ from supportfleet.local.embedded.daemons import Daemon, Daemons
 from supportfleet.local.embedded.host import Cgroups
 from supportfleet.local.embedded.identities import Identities
 from supportfleet.local.embedded.layout import Addresses, Layout, NodeLayout
-from supportfleet.local.embedded.node import Node
+from supportfleet.local.embedded.node import Node, inside
 from supportfleet.local.progress import Progress
 
-PROGRAMS = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
+PROGRAMS = ("coredns", "metrics-server", "local-path-provisioner", "versitygw", "pilot-discovery", "envoy")
 BINARY = Path("/cache/kube-apiserver/0123abcd/kube-apiserver")
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     layout, addresses = Layout("demo", tmp_path), Addresses(4)
+    files.write(layout.etc / "istio-definitions-api@v1.31.1.json", "[]")
     return Context(
         layout=layout,
-        record=state.Record(name="demo", provider="embedded", nodes=2, index=4),
+        record=state.Record(name="demo", provider="embedded", nodes=2, index=4, istio=True),
         addresses=addresses,
         identities=Identities(layout, addresses, datetime(2026, 3, 1, tzinfo=UTC)),
         daemons=Daemons(layout, Cgroups([])),
         programs={name: Path("/cache") / name / "0123abcd" / name for name in PROGRAMS},
         images={},
+        sources={"istio.io/api": Path("/modules/api@v1.31.1")},
         progress=Progress(),
         fast=False,
     )
@@ -78,13 +80,13 @@ def test_the_store_is_out_of_reach() -> None:
 
 def test_a_renewed_certificate_restarts_the_api_server(tmp_path: Path) -> None:
     """What the API server was started as covers its certificates: new ones are another process."""
-    layout, files = Layout("demo", tmp_path), pki(tmp_path)
-    for pair in (files.authority, files.apiserver):
+    layout, pairs = Layout("demo", tmp_path), pki(tmp_path)
+    for pair in (pairs.authority, pairs.apiserver):
         pair.certificate.write_text("one")
-    before = controlplane.apiserver(layout, Addresses(0), BINARY, files, tmp_path / "policy").digest()
-    assert before == controlplane.apiserver(layout, Addresses(0), BINARY, files, tmp_path / "policy").digest()
-    files.apiserver.certificate.write_text("two")
-    assert before != controlplane.apiserver(layout, Addresses(0), BINARY, files, tmp_path / "policy").digest()
+    before = controlplane.apiserver(layout, Addresses(0), BINARY, pairs, tmp_path / "policy").digest()
+    assert before == controlplane.apiserver(layout, Addresses(0), BINARY, pairs, tmp_path / "policy").digest()
+    pairs.apiserver.certificate.write_text("two")
+    assert before != controlplane.apiserver(layout, Addresses(0), BINARY, pairs, tmp_path / "policy").digest()
 
 
 def test_requests_are_audited_but_not_what_they_carry() -> None:
@@ -106,15 +108,17 @@ def test_nodes_are_alike_but_for_who_they_are(context: Context) -> None:
 
 def test_node_configuration_can_be_read(context: Context) -> None:
     """containerd's, the kubelet's, kube-proxy's and CNI's files are what their formats ask for."""
-    files = nodes(context)[0].configuration
-    containerd = tomllib.loads(files["containerd.toml"])["plugins"]["io.containerd.grpc.v1.cri"]
+    written = nodes(context)[0].configuration
+    containerd = tomllib.loads(written["containerd.toml"])["plugins"]["io.containerd.grpc.v1.cri"]
     assert containerd["sandbox_image"] == "docker.io/supportfleet/pause:dev"
-    kubelet = yaml.safe_load(files["kubelet.yaml"])
+    kubelet = yaml.safe_load(written["kubelet.yaml"])
     assert kubelet["cgroupRoot"] == "/supportfleet-demo/node1"
     assert kubelet["clusterDNS"] == ["10.110.0.10"]
     assert not kubelet["authentication"]["anonymous"]["enabled"]
-    assert yaml.safe_load(files["kube-proxy.yaml"])["clusterCIDR"] == "10.94.0.0/16"
-    assert json.loads(files["cni/10-bridge.conflist"])["plugins"][0]["ipam"]["ranges"] == [[{"subnet": "10.94.1.0/24"}]]
+    assert yaml.safe_load(written["kube-proxy.yaml"])["clusterCIDR"] == "10.94.0.0/16"
+    assert json.loads(written["cni/10-bridge.conflist"])["plugins"][0]["ipam"]["ranges"] == [
+        [{"subnet": "10.94.1.0/24"}]
+    ]
 
 
 def test_images_that_no_registry_has_are_never_collected(context: Context) -> None:
@@ -137,7 +141,7 @@ def test_another_kubelet_is_another_path(context: Context) -> None:
     newer = Node(node.layout, node.addresses, Path("/cache/kubelet/ffff/kubelet"), node.kube_proxy)
     kubelets = [each.daemons[1] for each in (node, newer)]
     assert kubelets[0].digest() != kubelets[1].digest()
-    assert node.inside(node.kubelet).is_relative_to(NodeLayout.INSIDE)
+    assert inside(node.kubelet).is_relative_to(NodeLayout.INSIDE)
 
 
 def test_only_containerd_is_outlived_by_its_children(context: Context) -> None:
@@ -166,7 +170,7 @@ def test_services_lead_to_their_servers(context: Context) -> None:
     found = manifests(context)
     services = {m["metadata"]["name"]: m for m in found if m["kind"] == "Service" and "selector" not in m["spec"]}
     slices = {m["metadata"]["labels"]["kubernetes.io/service-name"]: m for m in found if m["kind"] == "EndpointSlice"}
-    assert set(services) == set(slices) == {"kube-dns", "metrics-server", "s3", "postgres"}
+    assert set(services) == set(slices) == {"kube-dns", "metrics-server", "s3", "postgres", "istiod"}
     for name, service in services.items():
         assert slices[name]["endpoints"][0]["addresses"] == ["10.89.4.1"]
         ports = {(port["name"], port["targetPort"]) for port in service["spec"]["ports"]}
@@ -187,6 +191,21 @@ def test_a_control_plane_alone_has_no_addons(context: Context) -> None:
     alone = state.Record(name="demo", provider="embedded", nodes=0)
     bare = Context(**{**vars(context), "record": alone})
     assert [addon.name for addon in ADDONS if addon.wanted(bare)] == []
+
+
+def test_istio_is_there_only_where_it_is_asked_for(context: Context) -> None:
+    """Without --istio nothing of it is started or applied, and what a node needs for it is not in `status`."""
+    plain = Context(**{**vars(context), "record": state.Record(name="demo", provider="embedded", nodes=2)})
+    assert [addon.name for addon in ADDONS if addon.wanted(context) and not addon.wanted(plain)] == ["istio"]
+
+
+def test_the_gateways_configuration_is_new_pods(context: Context) -> None:
+    """The gateway's pods are replaced when what Envoy is started with changes."""
+    (deployment,) = [m for m in manifests(context) if m["kind"] == "Deployment"]
+    (config,) = [m for m in manifests(context) if "envoy.json" in m.get("data", {})]
+    annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+    assert annotations == {"supportfleet.dev/config": files.digest(config["data"]["envoy.json"])}
+    assert json.loads(config["data"]["envoy.json"])["node"]["metadata"]["ISTIO_VERSION"] == "1.31.1"
 
 
 def test_secrets_are_not_on_command_lines(context: Context) -> None:

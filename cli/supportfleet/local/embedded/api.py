@@ -38,7 +38,7 @@ RESOURCES: Mapping[str, tuple[str, bool]] = {
     "MutatingAdmissionPolicy": ("mutatingadmissionpolicies", False),
     "MutatingAdmissionPolicyBinding": ("mutatingadmissionpolicybindings", False),
     "CustomResourceDefinition": ("customresourcedefinitions", False),
-    "GatewayClass": ("gatewayclasses", False),
+    "Gateway": ("gateways", True),
 }
 
 

@@ -24,6 +24,8 @@ class Context:
     daemons: Daemons
     programs: Mapping[str, Path]
     images: Mapping[str, Path]
+    # Folders of Go modules that hold more than programs.
+    sources: Mapping[str, Path]
     progress: Progress
     # Data need not survive a crash of the machine: for tests.
     fast: bool

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -24,6 +25,11 @@ def write(path: Path, content: str | bytes, mode: int = PRIVATE) -> bool:
         os.fsync(file.fileno())
     temporary.replace(path)
     return True
+
+
+def digest(text: str) -> str:
+    """A short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def to_yaml(*documents: Any) -> str:

@@ -10,6 +10,8 @@ from supportfleet.local.progress import Progress
 
 # Images that a node itself needs: the sandbox of every pod, and a shell for the helper pods of volumes.
 NODE_IMAGES = ("pause", "base")
+# Where Istio publishes its custom resource definitions.
+ISTIO_API = "istio.io/api"
 PROJECT_IMAGES = ("operator", "agent")
 
 
@@ -19,6 +21,7 @@ class Materials:
 
     programs: Mapping[str, Path]
     archives: Mapping[str, Path]
+    sources: Mapping[str, Path]
 
 
 async def gather(wanted: Iterable[str], *, istio: bool, assume_yes: bool, progress: Progress) -> Materials:
@@ -28,4 +31,5 @@ async def gather(wanted: Iterable[str], *, istio: bool, assume_yes: bool, progre
     programs, archives = await together(
         binaries.ensure(groups, progress=progress), images.build(list(wanted), progress=progress)
     )
-    return Materials(programs, archives)
+    sources = {ISTIO_API: await binaries.module_dir("istio", ISTIO_API, progress=progress)} if istio else {}
+    return Materials(programs, archives, sources)

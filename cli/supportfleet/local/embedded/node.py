@@ -17,6 +17,11 @@ PAUSE_IMAGE = "docker.io/supportfleet/pause:dev"
 SOCKET = "unix:///run/containerd/containerd.sock"
 
 
+def inside(program: Path) -> Path:
+    """Where nodes have a program of the cache, which they can't see: a changed one is another path."""
+    return NodeLayout.INSIDE / "bin" / files.digest(str(program)) / program.name
+
+
 @dataclass(frozen=True)
 class Node:
     """One node and its addresses."""
@@ -26,19 +31,15 @@ class Node:
     kubelet: Path
     kube_proxy: Path
 
-    def inside(self, program: Path) -> Path:
-        """Where the node has a program of the cache, which it can't see: a changed one is another path."""
-        return NodeLayout.INSIDE / "bin" / program.parent.name / program.name
-
     @property
     def configuration(self) -> dict[str, str]:
         """Every configuration file, by its name in the node's folder."""
-        inside = NodeLayout.INSIDE
+        etc = NodeLayout.INSIDE
         return {
-            "containerd.toml": containerd_config(inside),
+            "containerd.toml": containerd_config(etc),
             "cni/10-bridge.conflist": files.to_json(cni_config(str(self.addresses.pod_range(self.layout.number)))),
-            "kubelet.yaml": files.to_yaml(kubelet_config(self, inside)),
-            "kube-proxy.yaml": files.to_yaml(proxy_config(self, inside)),
+            "kubelet.yaml": files.to_yaml(kubelet_config(self, etc)),
+            "kube-proxy.yaml": files.to_yaml(proxy_config(self, etc)),
             # Pods that ask for the node's own DNS get the cluster's: there is no other.
             "resolv.conf": f"nameserver {self.addresses.dns_service}\n",
         }
@@ -46,19 +47,19 @@ class Node:
     @property
     def daemons(self) -> tuple[Daemon, Daemon, Daemon]:
         """containerd, the kubelet and kube-proxy."""
-        inside, name = NodeLayout.INSIDE, self.layout.name
+        etc, name = NodeLayout.INSIDE, self.layout.name
         address = self.addresses.node(self.layout.number)
         kubelet = options(
-            config=inside / "kubelet.yaml",
-            kubeconfig=inside / "kubelet.kubeconfig",
+            config=etc / "kubelet.yaml",
+            kubeconfig=etc / "kubelet.kubeconfig",
             hostname_override=name,
             node_ip=address,
         )
-        proxy = options(config=inside / "kube-proxy.yaml", hostname_override=name)
+        proxy = options(config=etc / "kube-proxy.yaml", hostname_override=name)
         return (
-            self._daemon("containerd", ("/usr/bin/containerd", f"--config={inside / 'containerd.toml'}")),
-            self._daemon("kubelet", (str(self.inside(self.kubelet)), *kubelet)),
-            self._daemon("kube-proxy", (str(self.inside(self.kube_proxy)), *proxy)),
+            self._daemon("containerd", ("/usr/bin/containerd", f"--config={etc / 'containerd.toml'}")),
+            self._daemon("kubelet", (str(inside(self.kubelet)), *kubelet)),
+            self._daemon("kube-proxy", (str(inside(self.kube_proxy)), *proxy)),
         )
 
     def _daemon(self, name: str, command: tuple[str, ...]) -> Daemon:
@@ -77,7 +78,7 @@ class Node:
         )
 
 
-def containerd_config(inside: Path) -> str:
+def containerd_config(etc: Path) -> str:
     """Containerd's config.toml."""
     return f"""version = 2
 disabled_plugins = [
@@ -96,7 +97,7 @@ disabled_plugins = [
     runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{CNI_PLUGINS}"
-    conf_dir = "{inside / "cni"}"
+    conf_dir = "{etc / "cni"}"
 """
 
 
@@ -114,7 +115,7 @@ def cni_config(pod_range: str) -> dict[str, Any]:
     return {"cniVersion": "0.4.0", "name": "supportfleet", "plugins": [bridge, portmap]}
 
 
-def kubelet_config(node: Node, inside: Path) -> dict[str, Any]:
+def kubelet_config(node: Node, etc: Path) -> dict[str, Any]:
     """The kubelet's configuration."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -123,15 +124,15 @@ def kubelet_config(node: Node, inside: Path) -> dict[str, Any]:
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": str(inside / "ca.crt")},
+            "x509": {"clientCAFile": str(etc / "ca.crt")},
         },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": str(inside / "kubelet.crt"),
-        "tlsPrivateKeyFile": str(inside / "kubelet.key"),
+        "tlsCertFile": str(etc / "kubelet.crt"),
+        "tlsPrivateKeyFile": str(etc / "kubelet.key"),
         "containerRuntimeEndpoint": SOCKET,
         "clusterDomain": CLUSTER_DOMAIN,
         "clusterDNS": [str(node.addresses.dns_service)],
-        "resolvConf": str(inside / "resolv.conf"),
+        "resolvConf": str(etc / "resolv.conf"),
         # Pods of every node of every cluster of this machine are below the cgroup of their own.
         "cgroupRoot": f"/{node.layout.cgroup}",
         "cgroupDriver": "cgroupfs",
@@ -149,12 +150,12 @@ def kubelet_config(node: Node, inside: Path) -> dict[str, Any]:
     }
 
 
-def proxy_config(node: Node, inside: Path) -> dict[str, Any]:
+def proxy_config(node: Node, etc: Path) -> dict[str, Any]:
     """kube-proxy's configuration."""
     return {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "clientConnection": {"kubeconfig": str(inside / "kube-proxy.kubeconfig")},
+        "clientConnection": {"kubeconfig": str(etc / "kube-proxy.kubeconfig")},
         "mode": "iptables",
         # Who is not a pod (this machine, the API server) gets its answers through the node that it asked.
         "clusterCIDR": str(node.addresses.pods),

@@ -12,7 +12,7 @@ from supportfleet.local.embedded.api import Api
 from supportfleet.local.embedded.context import Context, together
 from supportfleet.local.embedded.host import run
 from supportfleet.local.embedded.layout import NETNS_ROOT, NodeLayout
-from supportfleet.local.embedded.node import Node
+from supportfleet.local.embedded.node import Node, inside
 
 READY_SECONDS = 120
 CONTAINERD_SECONDS = 60
@@ -49,8 +49,8 @@ def _make_folders(context: Context, node: Node) -> None:
     context.identities.node(layout)
     for name, content in node.configuration.items():
         files.write(layout.etc / name, content)
-    for program in (node.kubelet, node.kube_proxy):
-        _share(program, layout.var / node.inside(program).relative_to("/var"))
+    for program in (node.kubelet, node.kube_proxy, *([context.programs["envoy"]] if context.record.istio else [])):
+        _share(program, layout.var / inside(program).relative_to("/var"))
 
 
 def _share(program: Path, target: Path) -> None:
@@ -66,14 +66,14 @@ def _share(program: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def inside(layout: NodeLayout, *command: str | Path) -> tuple[str | Path, ...]:
+def entering(layout: NodeLayout, *command: str | Path) -> tuple[str | Path, ...]:
     """A command as the node runs it."""
     return ("nsenter", f"--net={NETNS_ROOT / layout.namespace}", f"--mount={layout.pin}", "--", *command)
 
 
 async def _answers(layout: NodeLayout) -> bool:
     try:
-        await run(*inside(layout, "ctr", "--connect-timeout", "2s", "version"), seconds=5)
+        await run(*entering(layout, "ctr", "--connect-timeout", "2s", "version"), seconds=5)
     except CommandError:
         return False
     return True
@@ -86,7 +86,7 @@ async def load_image(layout: NodeLayout, archive: Path) -> None:
         return
     # The archive is handed over open: the node might not see its path.
     with archive.open("rb") as file:
-        command = inside(layout, "ctr", "--namespace", "k8s.io", "images", "import", "-")
+        command = entering(layout, "ctr", "--namespace", "k8s.io", "images", "import", "-")
         await run(*command, stdin=file, seconds=IMPORT_SECONDS)
     files.write(mark, "")
 

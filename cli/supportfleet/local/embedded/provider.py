@@ -66,7 +66,7 @@ class EmbeddedCluster:
         """What runs, and where it is reached."""
         record = self._record()
         kubectl = await binaries.find("kubectl") or Path("kubectl")
-        return await status.describe(self._context(record, Materials({"kubectl": kubectl}, {}), Progress()))
+        return await status.describe(self._context(record, Materials({"kubectl": kubectl}, {}, {}), Progress()))
 
     async def load_image(self, image: str, progress: Progress) -> None:
         """Get an image into every node."""
@@ -112,6 +112,7 @@ class EmbeddedCluster:
             daemons=Daemons(self.layout, self.cgroups),
             programs=made.programs,
             images=made.archives,
+            sources=made.sources,
             progress=progress,
             fast=fast,
         )
