@@ -66,7 +66,8 @@ def featurize(text: str, settings: FeatureSettings) -> Features:
     found = np.sort((hashes >> np.uint64(64 - settings.bits)).astype(np.int64))
     first = np.flatnonzero(np.diff(found, prepend=-1))
     counts = np.diff(first, append=len(found))
-    return Features(found[first], 1 + np.log(counts.astype(np.float32)))
+    # In float64 first: the last digit of a logarithm differs between processors, and rounding takes it away.
+    return Features(found[first], (1 + np.log(counts.astype(np.float64))).astype(np.float32))
 
 
 def _hashes(text: str) -> NDArray[np.uint64]:

@@ -3,8 +3,8 @@
 One linear support vector machine per label, over the tf-idf of hashed n-grams. Its margins are no probabilities, so a
 calibration is fitted to what cross-validation says about messages that a model had not seen: one temperature for all
 labels, and, where the data has examples of what is out of scope, a bias for that label. The threshold is the confidence
-that all but a small share (``max_rejected``) of the rightly understood messages reach; what stays below is out of
-scope, also kinds of message of which the data has no example.
+that all but a small share (``max_rejected``) of the rightly understood messages reach, at most one half; what stays
+below is out of scope, also kinds of message of which the data has no example.
 
 Everything is deterministic: the same data, settings and versions of the libraries give the same model.
 """
@@ -32,6 +32,9 @@ MIN_MESSAGES: Final = FOLDS
 """Of each intent: every fold must hold one."""
 REGULARIZATION: Final = 2.0
 MAX_ITERATIONS: Final = 20_000
+USUAL_SHARPNESS: Final = 5.0
+"""Where the calibration is looked for, and what it is without any data."""
+MAX_THRESHOLD: Final = 0.5
 
 Matrix = Any
 """A scipy.sparse.csr_array [messages, buckets]; scipy publishes no types."""
@@ -139,31 +142,41 @@ def count_matrix(texts: Sequence[str], settings: FeatureSettings) -> Matrix:
 
 
 def calibrate(margins: NDArray[np.float64], targets: NDArray[np.int64], out_of_scope: int | None) -> Calibration:
-    """Fit the calibration under which what was right is likeliest."""
+    """Fit the calibration under which what was right is likeliest.
+
+    A weak prior, worth one message, keeps it finite: data without a single mistake is no reason for certainty.
+    """
     rows = np.arange(len(targets))
+    usual = np.array([np.log(USUAL_SHARPNESS), 0.0])
+
+    def calibration(parameters: NDArray[np.float64]) -> Calibration:
+        # Rounded, so that the last digits of a sum, which differ between processors, don't reach the artifact.
+        return Calibration(round(float(np.exp(parameters[0])), 3), round(float(parameters[1]), 3))
 
     def cost(parameters: NDArray[np.float64]) -> float:
-        logits = Calibration(float(np.exp(parameters[0])), float(parameters[-1])).logits(margins, out_of_scope)
-        return -float(log_softmax(logits, axis=1)[rows, targets].mean())
+        logits = Calibration(float(np.exp(parameters[0])), float(parameters[1])).logits(margins, out_of_scope)
+        likelihood = log_softmax(logits, axis=1)[rows, targets].sum()
+        return float(((parameters - usual) ** 2).sum() - likelihood) / len(targets)
 
-    start = [np.log(5.0), 0.0] if out_of_scope is not None else [np.log(5.0)]
-    found = minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-7}).x
-    # Rounded, so that the last digits of a sum, which differ between processors, don't reach the artifact.
-    bias = round(float(found[1]), 3) if out_of_scope is not None else 0.0
-    return Calibration(round(float(np.exp(found[0])), 3), bias)
+    return calibration(minimize(cost, usual, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8}).x)
 
 
 def choose_threshold(
     scores: NDArray[np.float64], targets: NDArray[np.int64], out_of_scope: int | None, max_rejected: float
 ) -> float:
-    """The confidence that all but ``max_rejected`` of the rightly understood messages reach."""
+    """The confidence that all but ``max_rejected`` of the rightly understood messages reach, at most one half.
+
+    On data that is easy to tell apart nearly all reach nearly 1, which says little about what else customers write; and
+    what is more likely right than wrong is not to be turned away.
+    """
     best = scores.argmax(axis=1)
     right = best == targets
     if out_of_scope is not None:
         right &= targets != out_of_scope
     if not right.any():
         return 0.0
-    return float(np.floor(np.quantile(scores.max(axis=1)[right], max_rejected) * 1000) / 1000)
+    reached = np.quantile(scores.max(axis=1)[right], max_rejected, method="lower")
+    return float(min(np.floor(reached * 1000) / 1000, MAX_THRESHOLD))
 
 
 def _cross_validate(counts: Matrix, targets: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -177,7 +190,7 @@ def _cross_validate(counts: Matrix, targets: NDArray[np.int64], seed: int) -> ND
 
 def _fit(counts: Matrix, targets: NDArray[np.int64], seed: int) -> _Machine:
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-    idf = np.log((1 + counts.shape[0]) / (1 + frequency)) + 1
+    idf = np.round(np.log((1 + counts.shape[0]) / (1 + frequency)) + 1, 6)
     machine = LinearSVC(C=REGULARIZATION, dual=True, max_iter=MAX_ITERATIONS, random_state=seed)
     machine.fit(_tfidf(counts, idf), targets)
     weights, bias = machine.coef_.T, machine.intercept_

@@ -32,12 +32,13 @@ class Bucket:
         self.api.objects.update({prefix + path: data for path, data in objects.items()})
 
     def env(self, artifact: Artifact) -> dict[str, str]:
-        return self.api.env | {
+        env: dict[str, str] = self.api.env | {
             "MODEL_BUCKET": "s3://models/intent",
             "MODEL_VERSION": artifact.manifest.version,
             "MODEL_DIGEST": artifact.digest,
             "MODEL_DIR": str(self.directory),
         }
+        return env
 
     def settings(self, artifact: Artifact, **changes: Any) -> SyncSettings:
         settings = sync_settings(self.env(artifact))
