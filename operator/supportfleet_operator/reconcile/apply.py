@@ -31,7 +31,7 @@ from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.reconcile.plan import Plan, Removal, Write
 from supportfleet_operator.reconcile.policies import child_problem
 from supportfleet_operator.reconcile.policies.base import ChildProblem
-from supportfleet_operator.reconcile.settlements import Holder, Settlement, fingerprint
+from supportfleet_operator.reconcile.settlements import REMEMBERED, Holder, Settlement, fingerprint
 
 HANDOVER: Final = f"{FIELD_MANAGER}-handover"
 """Holds ``spec.replicas`` between the moment we let go of it and the moment the autoscaler first sets it."""
@@ -112,8 +112,11 @@ class Applier:
         )
         if stranger is None or is_owned_by(stranger, observed.uid):
             return None
-        owners = [owner for owner in stranger["metadata"].get("ownerReferences") or () if owner.get("controller")]
-        whose = f"controlled by {owners[0]['kind']} {owners[0]['name']!r}" if owners else "not the operator's"
+        owner = next((one for one in stranger["metadata"].get("ownerReferences") or () if one.get("controller")), None)
+        if owner and (owner["kind"], owner["name"]) == (observed.agent["kind"], observed.agent["metadata"]["name"]):
+            message = f"{write.ref} belongs to a SupportAgent of this name that was deleted, and is being removed"
+            return ChildProblem(write.ref, "BeingReplaced", message)
+        whose = f"controlled by {owner['kind']} {owner['name']!r}" if owner else "not the operator's"
         message = f"{write.ref} exists and is {whose}: it is left alone; delete or rename it, or rename the agent"
         return ChildProblem(write.ref, "NameTaken", message)
 
@@ -182,6 +185,8 @@ class Applier:
         """Remember what is left different after the write, if anything is."""
         uid, left = answer["metadata"]["uid"], differences(write.manifest, answer)
         if left or holders:
+            if len(self.settlements) >= REMEMBERED:
+                self.settlements.clear()  # forgetting costs a write each, and nothing else
             self.settlements[uid] = Settlement(stamp(write.manifest), fingerprint(left), holders, now)
         else:
             self.settlements.pop(uid, None)

@@ -102,11 +102,11 @@ def _writes(observed: Observed, desired: Desired, gate: Gate, now: dt.datetime) 
 
 
 def _is_held(ref: ObjectRef, manifest: Manifest, live: Manifest | None, observed: Observed, gate: Gate) -> bool:
-    """Whether the model's gate holds this child back; what already runs as desired may always be put right."""
+    """Whether this child has to wait for the model or for the Deployment; what runs as desired may be put right."""
+    if ref.kind == AUTOSCALERS.kind:
+        return observed.deployment is None  # one of that name may be somebody else's, and must not be scaled
     if gate.is_open:
         return False
-    if ref.kind == AUTOSCALERS.kind:
-        return observed.deployment is None
     return ref.kind in GATED and (live is None or stamp(live) != stamp(manifest))
 
 

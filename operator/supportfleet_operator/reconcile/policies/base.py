@@ -29,7 +29,7 @@ class ChildProblem:
     """A child that could not be written as rendered."""
 
     ref: ObjectRef
-    kind: Literal["NameTaken", "FieldConflict", "Refused", "Forbidden"]
+    kind: Literal["NameTaken", "BeingReplaced", "FieldConflict", "Refused", "Forbidden"]
     message: str
 
 

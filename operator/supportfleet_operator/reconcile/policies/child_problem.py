@@ -9,6 +9,7 @@ from typing import Final
 from supportfleet_operator.reconcile.policies.base import ChildProblem, Finding, View
 
 RECHECK: Final = 60.0
+SOON: Final = 5.0
 
 _FIELDS: Final = (
     (
@@ -42,7 +43,8 @@ def check(view: View) -> Finding | None:
         return None
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Finding(first.kind, first.message + more, recheck=RECHECK)
+    waits = first.kind == "BeingReplaced"
+    return Finding(first.kind, first.message + more, stalled=not waits, recheck=SOON if waits else RECHECK)
 
 
 def settled_conflicts(view: View) -> list[ChildProblem]:

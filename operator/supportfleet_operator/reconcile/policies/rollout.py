@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition, was_ready
+from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
 
 REASON: Final = "Progressing"
 COMPLETED: Final = "NewReplicaSetAvailable"
@@ -28,7 +29,7 @@ def check(view: View) -> Finding | None:
     available = status.get("availableReplicas", 0)
     wanted = deployment["spec"].get("replicas", 1)
     message = f"{updated} of {wanted} pods are as the spec says now, and {available} pods are ready"
-    return Finding(REASON, message, stalled=False)
+    return Finding(REASON, message + unready_hint(view), stalled=False, recheck=SLOW)
 
 
 def is_outdated(deployment: Mapping[str, Any]) -> bool:
