@@ -135,7 +135,8 @@ async def _make_base(debian: Debian, workspace: Workspace, made: Sequence[Path])
 async def _make_own(context: Context, engine: Engine, workspace: Workspace, made: Sequence[Path]) -> None:
     context.stage(workspace.folder("context"))
     network.of(os.environ).stage(workspace.folder("given"), workspace.folder("find-links"))
-    await engine.build(Request(context, reference(context.source.name), workspace, made[0]))
+    name = context.source.name
+    await engine.build(Request(context, reference(name), workspace, made[0], log=_folder() / f"{name}.log"))
 
 
 def _config(settings: Mapping[str, Any]) -> archives.ImageConfig:

@@ -10,6 +10,7 @@ interrupted build leaves no mount and no process behind.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ BUILD_TIMEOUT_S = 1800.0
 QUERY_TIMEOUT_S = 60.0
 # How many sets of dependencies of one image stay in buildah's storage.
 KEPT_DEPENDENCIES = 2
+REASON_LINES = 15
+_REPEATS = re.compile(
+    r"\s+sha256:|\s+Expected\s+or |subprocess exited|Error: (building at STEP|exit status)|\[.*\] STEP "
+)
 _CONFINED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
@@ -67,6 +72,7 @@ class Request:
     reference: str
     workspace: Workspace
     archive: Path
+    log: Path
 
     @property
     def given(self) -> list[str]:
@@ -136,6 +142,7 @@ class Buildah:
 
     async def build(self, request: Request) -> None:
         """Build the stages that the storage lacks, then the image, and write its archive."""
+        request.log.unlink(missing_ok=True)
         session = _Session(self, request)
         await session.clear()
         dependencies, runtime = session.stage("dependencies"), session.stage("runtime")
@@ -168,9 +175,11 @@ class _Session:
         try:
             output = await self.request.workspace.run(argv)
         except ProgramError as error:
+            log = self.request.log.read_text(errors="replace") if self.request.log.exists() else ""
             raise ImageError(
-                f"{self.request.dockerfile.name} could not be built: {error}",
-                remedy=f"If it is not the network, remove {self.engine.storage} and try again.",
+                f"{self.request.dockerfile.name} could not be built:\n{reason(log or error.output)}\n",
+                remedy=f"The whole output is in {self.request.log}; if the network is well, remove "
+                f"{self.engine.storage} and try again.",
             ) from error
         return output.stdout
 
@@ -201,7 +210,8 @@ class _Session:
         if target:
             options.append(f"--target={target}")
         file = self.request.dockerfile
-        common = ["--isolation=chroot", "--pull-never", "--format=docker", "--quiet", f"--file={file}", f"--tag={tag}"]
+        common = ["--isolation=chroot", "--pull-never", "--format=docker", f"--logfile={self.request.log}"]
+        common += [f"--file={file}", f"--tag={tag}"]
         await self.buildah("bud", *common, *options, *self.request.given, file.parent)
 
     async def forget_old_stages(self) -> None:
@@ -216,6 +226,12 @@ class _Session:
     async def _listed(self) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = json.loads(await self.buildah("images", "--json") or "[]")
         return listed
+
+
+def reason(log: str) -> str:
+    """The end of a build's output without what only repeats: instructions, and every hash that would have done."""
+    lines = [line for line in log.splitlines() if line.strip() and not _REPEATS.match(line)]
+    return "\n".join(lines[-REASON_LINES:])
 
 
 def _is_of(image: Mapping[str, Any], repository: str) -> bool:
