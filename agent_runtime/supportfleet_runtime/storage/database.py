@@ -20,6 +20,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -38,8 +39,19 @@ IMMEDIATE: Final = "supportfleet_immediate"
 APPLICATION_NAME: Final = "supportfleet-runtime"
 READERS: Final = 4
 RECYCLE_SECONDS: Final = 1800
-# Classes of SQLSTATE that trying again may cure: connection, rollback (deadlock), resources, operator, system, locks.
-PASSING_SQLSTATES: Final = ("08", "40", "53", "57", "58", "55P03")
+# Classes of SQLSTATE that trying again may cure, some of them once somebody has mended the server.
+PASSING_SQLSTATES: Final = MappingProxyType(
+    {
+        "08": "the connection broke",
+        "28": "it refuses the user or the password",
+        "3D": "there is no such database",
+        "40": "it rolled back, in favour of another transaction",
+        "53": "it is short of connections, memory or disk",
+        "55P03": "a lock is held elsewhere",
+        "57": "it is shutting down, or ended the statement",
+        "58": "its system fails",
+    }
+)
 
 
 class _Backend(Protocol):
@@ -146,14 +158,16 @@ def _is_passing(error: DBAPIError) -> bool:
         return True
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate is not None:
-        return str(sqlstate).startswith(PASSING_SQLSTATES)
+        return str(sqlstate).startswith(tuple(PASSING_SQLSTATES))
     return type(error).__name__ in {"OperationalError", "InterfaceError"}
 
 
 def _summary(error: DBAPIError) -> str:
     """What happened, without the driver's text, which may quote a row."""
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
-    return f"the database refused: {type(error).__name__}" + (f" ({code})" if code else "")
+    known = next((text for start, text in PASSING_SQLSTATES.items() if str(code).startswith(start)), None)
+    reason = known or type(error).__name__
+    return f"the database refused: {reason}" + (f" ({code})" if code else "")
 
 
 def _sqlite_engine(path: str, timeout: float) -> Engine:

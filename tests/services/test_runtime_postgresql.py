@@ -1,0 +1,235 @@
+"""The runtime on a real PostgreSQL: what holds on SQLite holds here, and pods that share it work together.
+
+The classes taken over below are the unit tier's own, run here with the fixtures of this folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, text
+
+from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.queue.sql import SqlQueue
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.migrate import migrate
+from supportfleet_runtime.storage.schema import conversations, tasks
+from supportfleet_runtime.storage.url import parse_database_url
+
+UNIT = Path(__file__).parents[1] / "agent_runtime"
+TAKEN_OVER = {
+    "test_storage.py": ("TestDatabase", "TestMigration"),
+    "test_queue.py": ("setup", "TestLeasing", "TestOrder", "TestEnding"),
+    "test_conversations.py": ("desk", "TestIntake", "TestTurns", "TestViews"),
+    "test_app.py": ("TestSharing", "TestCrashes"),
+    "test_gateway.py": ("agent", "TestMessages", "TestFuzz"),
+}
+for _file, _names in TAKEN_OVER.items():
+    _module = runpy.run_path(str(UNIT / _file))
+    globals().update({name: _module[name] for name in _names})
+
+DIGEST = "sha256:" + "a" * 64
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    async with asyncio.timeout(seconds):
+        while not (value := await condition()):  # noqa: ASYNC110 - conditions of many kinds are awaited
+            await asyncio.sleep(0.02)
+        return value
+
+
+class TestSignals:
+    async def test_who_waits_is_told_at_once(self, start_agent: Any) -> None:
+        """A reply worked by another pod arrives by its signal, with looking switched off."""
+        waiting = await start_agent(until_ready=False, MODEL_DIGEST=DIGEST)
+        waiting.parts.waiters._poll = 3600
+        await start_agent()
+        await until(lambda: _schema_is_there(waiting))
+        got = await asyncio.wait_for(waiting.say("Where is my order A-1001?"), 20)
+        assert "DHL" in got["reply"]
+
+    async def test_workers_are_told_where_nobody_has_room(self, start_agent: Any, database: Database) -> None:
+        """A message that its own pod can't work wakes the others."""
+        gateway = await start_agent(until_ready=False, MODEL_DIGEST=DIGEST)
+        worker = await start_agent()
+        await until(lambda: _schema_is_there(gateway))
+        heard = 0
+        notify = worker.parts.wakeup.notify
+
+        def counting() -> None:
+            nonlocal heard
+            heard += 1
+            notify()
+
+        worker.parts.wakeup.notify = counting
+        await until(lambda: _listens(database, 2))
+        await gateway.say("Where is my order A-1001?")
+        assert heard
+
+    async def test_nobody_is_told_of_what_is_done_at_home(self, start_agent: Any, database: Database) -> None:
+        """A message that its own pod works sends no signal: a fleet is not woken for nothing."""
+        home, other = await start_agent(), await start_agent()
+        await until(lambda: _listens(database, 2))
+        heard: list[str] = []
+        other.parts.wakeup.notify = lambda: heard.append("work")
+        other.parts.waiters.hear = heard.extend
+        await home.say("Where is my order A-1001?")
+        await other.say("Where is my order A-1001?")
+        assert heard == ["work"], "the one is its own message's"
+
+
+class TestOutages:
+    @pytest.fixture
+    def outage(self, postgresql: Any) -> Any:
+        """Take the server away, and bring it back whatever happens."""
+
+        @contextlib.contextmanager
+        def away() -> Any:
+            postgresql.stop()
+            try:
+                yield
+            finally:
+                postgresql.start()
+
+        return away
+
+    async def test_it_comes_back_by_itself(self, start_agent: Any, outage: Any, database: Database) -> None:
+        """While the server is gone: 503 and not ready. When it is back: everything, without a restart."""
+        agent = await start_agent()
+        first = await agent.say("where is my order?")
+        with outage():
+            body = {"customer_id": "cust-1001", "text": "hello"}
+            async with agent.client.post("/v1/messages", json=body) as got:
+                assert got.status == 503
+            assert (await agent.client.get("/readyz")).status == 503
+            assert (await agent.client.get("/healthz")).status == 200
+        await until(lambda: _is_ready(agent))
+        told = await agent.say("A-1001", conversation_id=first["conversation_id"])
+        assert "DHL" in told["reply"]
+        await until(lambda: _listens(database, 1))
+
+    async def test_it_starts_without_its_database(self, start_agent: Any, outage: Any) -> None:
+        """A pod that starts first waits for the server, and is ready once it is there."""
+        with outage():
+            agent = await start_agent(until_ready=False)
+            assert (await agent.client.get("/readyz")).status == 503
+        await until(lambda: _is_ready(agent))
+        await agent.say("hello")
+
+    async def test_work_under_way_is_not_lost(self, start_agent: Any, messages_api: Any, outage: Any) -> None:
+        """A message whose answer could not be stored is answered after the outage."""
+        reached, release = asyncio.Event(), asyncio.Event()
+
+        async def slow(request: Any) -> Any:
+            reached.set()
+            await release.wait()
+            return messages_api.error(400)
+
+        environ = {"ANTHROPIC_API_KEY": messages_api.key, "ANTHROPIC_BASE_URL": messages_api.url}
+        agent = await start_agent(**environ, API_TIMEOUT_SECONDS="0", QUEUE_VISIBILITY="5", DB_TIMEOUT="1")
+        messages_api.behaviours.append(slow)
+        async with agent.client.post("/v1/messages", json={"customer_id": "c", "text": "boots?"}) as got:
+            location = got.headers["Location"]
+        await reached.wait()
+        with outage():
+            release.set()
+            await asyncio.sleep(0.1)  # the answer is lost in here: that is what is tested
+        done = await until(lambda: _done(agent, location), 60)
+        assert done["reply"]
+
+
+class TestScale:
+    async def test_processes_share_a_queue_without_overlap(self, database_url: str, clock: Any, setup: Any) -> None:
+        """Many workers with connections of their own take every item, and each exactly once."""
+        await setup.put(*(f"c{number}x1" for number in range(200)))
+        databases = [Database(parse_database_url(database_url)) for _ in range(4)]
+        queues = [SqlQueue(one, "q", lease=30, now=clock) for one in databases for _ in range(3)]
+        taken: list[str] = []
+
+        async def work(queue: SqlQueue) -> None:
+            while leases := await queue.receive(9):
+                taken.extend(lease.id for lease in leases)
+
+        await asyncio.gather(*(work(queue) for queue in queues))
+        for one in databases:
+            await one.close()
+        assert len(taken) == len(set(taken)) == 200
+
+    async def test_history_does_not_slow_the_queue(self, database: Database, clock: Any) -> None:
+        """With many ended tasks, workers find the few waiting ones by the partial indexes."""
+        now = clock()
+        common = {"scope": "s", "customer_id": "c", "turns": 1, "created_at": now, "updated_at": now}
+        task = {"queue": "q", "turn": 1, "state": "done", "tries": 1, "visible_at": now, "created_at": now}
+
+        def fill(connection: Any) -> None:
+            names = [f"c{number}" for number in range(5000)]
+            connection.execute(insert(conversations), [{"id": name, **common} for name in names])
+            connection.execute(insert(tasks), [{"id": name, "conversation_id": name, **task} for name in names])
+            connection.execute(text("ANALYZE tasks"))
+
+        def scans(connection: Any) -> tuple[int, int]:
+            """Index scans of the queue's index, and scans of the whole table."""
+            connection.execute(text("SELECT pg_stat_force_next_flush()"))
+            by_index = text("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'tasks_due'")
+            whole = text("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'tasks'")
+            return connection.execute(by_index).scalar_one(), connection.execute(whole).scalar_one()
+
+        await database.write(fill)
+        await database.read(scans)  # what was counted so far is flushed with the next look
+        before = await database.read(scans)
+        queue = SqlQueue(database, "q", lease=30, now=clock)
+        for _ in range(3):
+            assert not await queue.receive(100)
+            assert await queue.depth() == 0
+        await database.read(scans)
+        after = await database.read(scans)
+        assert after[0] >= before[0] + 6
+        assert after[1] == before[1]
+
+    async def test_a_pool_that_is_used_up_is_unavailable(self, database_url: str) -> None:
+        """More callers than connections wait for the time limit, not for ever."""
+        small = Database(parse_database_url(database_url), pool=2, timeout=0.5)
+        await migrate(small)
+        slow = [small.read(lambda connection: connection.execute(text("SELECT pg_sleep(5)"))) for _ in range(4)]
+        outcomes = await asyncio.gather(*slow, return_exceptions=True)
+        assert all(isinstance(outcome, StorageUnavailableError) for outcome in outcomes)
+        await small.close()
+
+
+async def test_a_wrong_password_is_told_without_it(postgresql: Any) -> None:
+    """A database that refuses the user makes an error that names neither user nor password."""
+    url = f"postgresql://nobody:hunter2@127.0.0.1:{postgresql.port}/nothing"
+    refused = Database(parse_database_url(url))
+    with pytest.raises(StorageUnavailableError) as raised:
+        await refused.read(lambda connection: connection.execute(text("SELECT 1")))
+    assert "hunter2" not in str(raised.value)
+    await refused.close()
+
+
+async def _schema_is_there(agent: Any) -> bool:
+    return agent.parts.progress.schema is None
+
+
+async def _is_ready(agent: Any) -> bool:
+    return bool((await agent.client.get("/readyz")).status == 200)
+
+
+async def _listens(database: Database, number: int) -> bool:
+    """Whether so many connections listen for signals."""
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+    try:
+        return bool(await database.read(lambda connection: connection.execute(query).scalar_one()) == number)
+    except StorageUnavailableError:
+        return False
+
+
+async def _done(agent: Any, location: str) -> Any:
+    async with agent.client.get(location) as got:
+        task = await got.json() if got.status == 200 else {}
+    return task if task.get("status") == "done" else None
