@@ -121,6 +121,8 @@ class Local:
                 cgroup, command = (entry / "cgroup").read_text(), (entry / "cmdline").read_bytes().decode()
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            if not command:
+                continue  # what has ended has no command line, only an exit code that its parent has not read yet
             if f"/supportfleet-{self.name}/" in cgroup or str(self.folder) in command:
                 yield f"{entry.name} {command}"
 
@@ -197,9 +199,12 @@ WEB = {
 
 
 def answers(local: Local) -> bool:
-    """Whether this machine reaches the web server through its Service."""
+    """Whether this machine reaches the web server through its Service, by when kube-proxy has heard of it."""
     address = local.kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}")
-    asked = subprocess.run(["curl", "-sf", "--max-time", "3", f"http://{address}/"], check=False, capture_output=True)
+    retry = ("--retry", "10", "--retry-all-errors", "--retry-delay", "1")
+    asked = subprocess.run(
+        ["curl", "-sf", "--max-time", "3", *retry, f"http://{address}/"], check=False, capture_output=True, timeout=90
+    )
     return asked.returncode == 0
 
 
@@ -287,10 +292,17 @@ def test_down_needs_only_the_name(healthy: Local, lose: Callable[[Local], None])
     assert healthy.traces() == []
 
 
-def test_down_from_another_state_folder(healthy: Local, tmp_path: Path) -> None:
-    """A cluster is one of this machine: asked from elsewhere, `down` takes it down with the folder it was made in."""
-    Local(healthy.name, tmp_path / "elsewhere").down()
+def test_a_cluster_made_with_another_state_folder(healthy: Local, tmp_path: Path) -> None:
+    """From elsewhere `up` refuses to touch a cluster of that name, and `down` takes it down with its folder."""
+    elsewhere = Local(healthy.name, tmp_path / "elsewhere")
+    refused = elsewhere.run("up", "--provider", "embedded")
+    assert refused.returncode == 1
+    assert str(healthy.folder) in refused.stderr
+    assert "local down --name sft-heal" in refused.stderr
+    assert answers(healthy)
+    elsewhere.down()
     assert healthy.traces() == []
+    assert elsewhere.traces() == []
 
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0, 5.0, 8.0])
@@ -354,7 +366,7 @@ def test_addresses_that_are_in_use(healthy: Local) -> None:
     server = healthy.status()["server"]
     index = int(server.split(".")[2])
     reboot(healthy)
-    _output("ip", "link", "add", "sft-clash", "type", "dummy")
+    _output("ip", "link", "add", "sft-clash", "type", "bridge")
     try:
         _output("ip", "link", "set", "sft-clash", "up")
         _output("ip", "route", "add", f"10.{90 + index}.7.0/24", "dev", "sft-clash")

@@ -86,13 +86,26 @@ class EmbeddedCluster:
         """Settle what the cluster is to be, and where; from then on its addresses are taken."""
         async with state.locked("addresses", where=RUN_ROOT):
             before = state.load(self.name)
+            self._refuse_remains(before)
             record = wanted_record(self.name, before, options)
             record = replace(record, index=await self._index(before))
             context = self._context(record, made, progress, fast=options.fast)
-            cluster.make_folders(context)
             state.save(record)
+            cluster.make_folders(context)
             await cluster.make_network(context)
             return context
+
+    def _refuse_remains(self, before: state.Record | None) -> None:
+        """What runs under this name must be what is remembered here: another's data would be mixed up with ours."""
+        link = self.layout.run / "state"
+        elsewhere = link.is_symlink() and link.readlink() != self.layout.folder
+        if elsewhere or (before is None and self.exists()):
+            where = f", made with {link.readlink()}" if elsewhere else ""
+            raise ClusterError(
+                f"a cluster {self.name!r} is on this machine{where}, and {state.home()} knows nothing of it",
+                remedy=f"Take it down (supportfleet local down --name {self.name}), give another --name, or set "
+                "SUPPORTFLEET_HOME to where it was made.",
+            )
 
     async def _index(self, before: state.Record | None) -> int:
         taken = await namespaces.taken_ranges(self.layout)
