@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,21 +28,15 @@ SECRETS = {
 
 
 @pytest.fixture
-def logged() -> Iterator[Callable[..., io.StringIO]]:
-    """Configure logging into a stream, and put everything back afterwards."""
-    root = logging.getLogger()
-    before = (root.level, list(root.handlers))
+def logged() -> Callable[..., io.StringIO]:
+    """Configure logging into a stream."""
     stream = io.StringIO()
 
     def configure(level: str = "info", **context: str) -> io.StringIO:
         configure_logging(level, stream, **context)
         return stream
 
-    yield configure
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+    return configure
 
 
 def _fail(words: str) -> None:
