@@ -150,5 +150,6 @@ def _show(found: Status) -> None:
         table.add_row(*(str(part.get(key, "")) for key in ("name", "state", "pid", "memoryMiB", "since")))
     console.print(table)
     for key in ("kubeconfig", "server", "auditLog", "s3", "postgres", "ingress"):
-        if key in found:
-            console.print(f"{key}: {found[key]}")
+        if value := found.get(key):
+            facts = value if isinstance(value, dict) else {"": value}
+            console.print(f"{key}: {', '.join(f'{name} {fact}'.strip() for name, fact in facts.items())}")

@@ -29,7 +29,7 @@ async def start(context: Context, number: int) -> None:
         for daemon in node.daemons:
             await context.daemons.stop(daemon.name)
     containerd, kubelet, proxy = node.daemons
-    with context.progress.step(f"node {layout.name}", expected=8):
+    with context.progress.step(f"node {layout.name}", expected=8, lane=layout.name):
         await context.daemons.ensure(containerd)
         await context.daemons.wait(
             (containerd.name,), lambda: _answers(layout), f"containerd of {layout.name}", seconds=CONTAINERD_SECONDS
@@ -105,7 +105,7 @@ async def wait_ready(context: Context, api: Api) -> None:
     async def ready() -> bool:
         return names <= await ready_nodes(api)
 
-    with context.progress.step("nodes Ready", expected=10):
+    with context.progress.step("nodes Ready", expected=10, lane="cluster"):
         await context.daemons.wait(watched, ready, f"{', '.join(sorted(names))}", seconds=READY_SECONDS)
 
 

@@ -47,7 +47,7 @@ async def prepare(context: Context) -> None:
     data = place / binaries.parent.name
     name = "postgres"
     if not data.exists():
-        with context.progress.step("PostgreSQL data", expected=3):
+        with context.progress.step("PostgreSQL data", expected=3, lane="postgres"):
             await _initialise(context, binaries, data)
     if context.daemons.find(name) is None:
         # Its process has ended for certain; the number in this file may be another's by now.
