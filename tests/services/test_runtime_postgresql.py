@@ -114,6 +114,17 @@ class TestOutages:
         assert "DHL" in told["reply"]
         await until(lambda: _listens(database, 1))
 
+    async def test_connections_that_broke_unnoticed(self, start_agent: Any, database: Database) -> None:
+        """Connections that the server ended while nobody used them cost no customer an error."""
+        agent = await start_agent()
+        await asyncio.gather(*(agent.say("hello") for _ in range(20)))
+        end = text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert await database.read(lambda connection: connection.execute(end).scalar_one()) > 1
+        await asyncio.gather(*(agent.say("hello") for _ in range(20)))
+
     async def test_it_starts_without_its_database(self, start_agent: Any, outage: Any) -> None:
         """A pod that starts first waits for the server, and is ready once it is there."""
         with outage():

@@ -33,7 +33,7 @@ from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
-"""What is done in a transaction."""
+"""What is done in a transaction. It may be done twice, so it changes nothing but the database."""
 
 IMMEDIATE: Final = "supportfleet_immediate"
 APPLICATION_NAME: Final = "supportfleet-runtime"
@@ -119,17 +119,38 @@ class _Sqlite:
 
 
 class _Postgresql:
-    """SQLAlchemy's asyncio engine over asyncpg."""
+    """SQLAlchemy's asyncio engine over asyncpg.
+
+    A pooled connection may have been broken since its last use. Asking each before use costs three trips to the server;
+    instead the work is done once more on a new connection, unless it broke while committing, when nobody knows.
+    """
 
     def __init__(self, dsn: str, pool: int, timeout: float) -> None:
         self._engine = _postgresql_engine(dsn, pool, timeout)
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")  # saves BEGIN and ROLLBACK
 
     async def write(self, work: Work[T]) -> T:
+        committing = False
+        try:
+            async with self._engine.connect() as connection, connection.begin():
+                result = await connection.run_sync(work)
+                committing = True
+        except DBAPIError as error:
+            if committing or not error.connection_invalidated:
+                raise
+        else:
+            return result
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
     async def read(self, work: Work[T]) -> T:
-        async with self._engine.connect() as connection:
+        try:
+            async with self._reading.connect() as connection:
+                return await connection.run_sync(work)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        async with self._reading.connect() as connection:
             return await connection.run_sync(work)
 
     async def close(self) -> None:
@@ -211,7 +232,6 @@ def _postgresql_engine(dsn: str, pool: int, timeout: float) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=timeout,
         pool_use_lifo=True,
-        pool_pre_ping=True,
         pool_recycle=RECYCLE_SECONDS,
         hide_parameters=True,
     )
