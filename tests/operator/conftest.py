@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 import json
 import uuid
 from collections import deque
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
+from supportfleet_operator.api import InvalidSupportAgentError
 from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.connection import Connection
 from supportfleet_operator.cluster.limiter import Limiter
@@ -30,8 +32,16 @@ from supportfleet_operator.cluster.resources import (
     SECRETS,
     STORAGE_CLASSES,
     SUPPORT_AGENTS,
+    ObjectRef,
     Resource,
+    ref_of,
 )
+from supportfleet_operator.reconcile.desired import Desired, render
+from supportfleet_operator.reconcile.observe import Observed, observe
+from supportfleet_operator.reconcile.plan import Plan
+from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.references import Missing
+from supportfleet_operator.reconcile.settlements import Settlement
 
 KNOWN = {one.plural: one for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)}
 LIST_KEYS = {"containers": "name", "env": "name", "volumes": "name", "ports": "port", "conditions": "type"}
@@ -462,6 +472,167 @@ async def client(api: FakeApi) -> AsyncIterator[Client]:
     """A client of the fake API server, with no limit to speak of."""
     async with ClientSession() as session:
         yield Client(Connection(api.url, session, Anonymous()), Limiter(10_000, 10_000))
+
+
+NOW = dt.datetime(2026, 6, 1, 12, 0, tzinfo=dt.UTC)
+DIGEST = "sha256:" + "a" * 64
+
+
+def stamp(seconds_ago: float = 0) -> str:
+    return (NOW - dt.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class World:
+    """An agent and what the cluster holds of it, in plain values, for tests of decisions."""
+
+    now = NOW
+    digest = DIGEST
+    stamp = staticmethod(stamp)
+
+    def __init__(self, **spec: Any) -> None:
+        self.agent: Manifest = {
+            "apiVersion": "supportfleet.dev/v1alpha1",
+            "kind": "SupportAgent",
+            "metadata": {
+                "name": "desk",
+                "namespace": "shop",
+                "uid": "agent-uid",
+                "generation": 1,
+                "resourceVersion": "1",
+            },
+            "spec": {"template": {"image": "agent:1"}, **spec},
+            "status": {},
+        }
+        self.objects: dict[ObjectRef, Manifest] = {}
+        self.pods: list[Manifest] = []
+        self.missing: tuple[Missing, ...] = ()
+        self.settlements: dict[str, Settlement] = {}
+
+    @classmethod
+    def with_model(cls, **spec: Any) -> World:
+        return cls(model={"uri": "s3://models/intent", "version": "1", "digest": DIGEST}, **spec)
+
+    @property
+    def desired(self) -> Desired:
+        return render(self.agent)
+
+    def edit(self, **spec: Any) -> World:
+        """Change the spec, as a user does."""
+        self.agent["spec"] = {**self.agent["spec"], **spec}
+        self.agent["metadata"]["generation"] += 1
+        return self
+
+    def applied(self, *, but: str = "") -> World:
+        """Everything desired exists as applied, except one kind."""
+        for ref, manifest in self.desired.manifests.items():
+            if ref.kind != but:
+                self.put(manifest)
+        if but != "Deployment":
+            self.rolled_out()
+        if self.desired.children.model_job is not None and but != "Job":
+            self.child("Job")["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        return self
+
+    def put(self, manifest: Manifest, *, owned: bool = True) -> Manifest:
+        """An object as the API server would hold it."""
+        live = copy.deepcopy(manifest)
+        live["metadata"] |= {"uid": f"uid-{manifest['kind']}-{manifest['metadata']['name']}", "resourceVersion": "5"}
+        live["metadata"] |= {"generation": 1, "creationTimestamp": stamp(600)}
+        if not owned:
+            live["metadata"].pop("ownerReferences", None)
+        if live["kind"] == "Deployment":
+            live["spec"].setdefault("replicas", self.desired.children.first_replicas)
+        self.objects[ref_of(live)] = live
+        return live
+
+    def carry_out(self, found: Plan) -> None:
+        """Do what a plan says, as the API server and the controllers would: Jobs succeed and pods roll out."""
+        for removal in (*found.before, *found.after):
+            del self.objects[removal.ref]
+        for write in found.writes:
+            before = self.objects.get(write.ref)
+            live = self.put(write.manifest)
+            if write.ref.kind == "Deployment" and "replicas" not in write.manifest["spec"]:
+                known = before["spec"]["replicas"] if before else 1
+                live["spec"]["replicas"] = known if write.replicas is None else write.replicas
+            if write.ref.kind == "Job":
+                live["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        if any(ref.kind == "Deployment" for ref in self.objects):
+            self.rolled_out()
+
+    def child(self, kind: str) -> Manifest:
+        return next(one for ref, one in self.objects.items() if ref.kind == kind)
+
+    def rolled_out(self, available: int | None = None) -> World:
+        """The Deployment's rollout is complete."""
+        deployment = self.child("Deployment")
+        wanted = deployment["spec"]["replicas"]
+        available = wanted if available is None else available
+        deployment["status"] = {
+            "observedGeneration": deployment["metadata"]["generation"],
+            "replicas": wanted,
+            "updatedReplicas": wanted,
+            "availableReplicas": available,
+            "readyReplicas": available,
+            "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+        }
+        return self
+
+    def pod(self, component: str = "agent", **status: Any) -> Manifest:
+        """A pod of the agent or of its Job, with a status."""
+        labels = {"supportfleet.dev/agent": "desk", "app.kubernetes.io/component": component}
+        metadata: Manifest = {"name": f"desk-pod-{len(self.pods)}", "namespace": "shop", "labels": labels}
+        metadata["annotations"] = {"supportfleet.dev/model-digest": DIGEST}
+        if component == "model-sync":
+            metadata["ownerReferences"] = [{"controller": True, "uid": self.child("Job")["metadata"]["uid"]}]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+        self.pods.append(pod)
+        return pod
+
+    def waiting(
+        self, reason: str, message: str = "", *, component: str = "agent", container: str = "agent"
+    ) -> Manifest:
+        """A pod whose container waits."""
+        state = {"name": container, "restartCount": 3, "state": {"waiting": {"reason": reason, "message": message}}}
+        return self.pod(component, phase="Pending", containerStatuses=[state])
+
+    def report(self, kind: str, status: str, *, seconds_ago: float = 60, reason: str = "R") -> World:
+        """A condition of the agent from an earlier round."""
+        conditions = self.agent["status"].setdefault("conditions", [])
+        conditions.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": "m",
+                "lastTransitionTime": stamp(seconds_ago),
+                "observedGeneration": self.agent["metadata"]["generation"],
+            }
+        )
+        return self
+
+    def observed(self) -> Observed:
+        try:
+            desired, problems = self.desired, ()
+        except InvalidSupportAgentError as error:
+            desired, problems = None, error.problems
+        return observe(
+            self.agent,
+            [*self.objects.values(), *self.pods],
+            desired=desired,
+            problems=problems,
+            missing=self.missing,
+            settlements=self.settlements,
+        )
+
+    def view(self, *problems: ChildProblem) -> View:
+        return View(self.observed(), NOW, tuple(problems))
+
+
+@pytest.fixture(scope="session")
+def world() -> type[World]:
+    """Makes agents with what the cluster holds of them."""
+    return World
 
 
 @pytest.fixture
