@@ -127,7 +127,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
         (checkout / name).write_text(name)
     (checkout / "pyproject.toml").write_text('[project]\nname = "supportfleet"\n')
     for source in SOURCES.values():
-        (checkout / source.dockerfile).write_text("FROM scratch\n")
+        (checkout / source.dockerfile).write_text(f"# {source.name}\nFROM scratch AS tools\nRUN x\n\nFROM tools\n")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(fake))
     monkeypatch.setenv("SUPPORTFLEET_CACHE", str(tmp_path / "cache"))
@@ -151,14 +151,14 @@ async def test_stages_are_built_on_the_bases_of_the_archives(machine: Machine) -
     """The bases go in as build arguments by their identifiers, each finished stage as a build context."""
     await machine.build("agent")
     key = next((machine.images / "base").iterdir()).name
-    dependencies, runtime, image = machine.calls("buildah bud")
-    for stage in (dependencies, runtime):
-        assert f"--build-arg=BASE_IMAGE=id-of-docker-archive:{machine.images}/base/{key}" not in stage
+    tools, runtime, image = machine.calls("buildah bud")
+    for stage in (tools, runtime):
         assert f"--build-arg=BASE_IMAGE=id-of-{key}" in stage
         assert "--pull-never" in stage
-    assert "--target=dependencies" in dependencies
+    assert "--target=tools" in tools
     assert "--target=runtime" in runtime
-    assert "--build-context=dependencies=container-image://localhost/agent-dependencies:" in runtime
+    for later in (runtime, image):
+        assert "--build-context=tools=container-image://localhost/tools:" in later
     assert "--build-context=runtime=container-image://localhost/agent-runtime:" in image
     assert "--target" not in image
 
@@ -180,7 +180,15 @@ async def test_changed_pins_rebuild_the_dependencies(machine: Machine) -> None:
     machine.calls()
     machine.change("constraints.txt")
     await machine.build("agent")
-    assert len(machine.calls("mmdebstrap", "buildah bud")) == len(["dependencies", "runtime", "image"])
+    assert len(machine.calls("mmdebstrap", "buildah bud")) == len(["tools", "runtime", "image"])
+
+
+async def test_the_second_image_is_built_with_the_tools_of_the_first(machine: Machine) -> None:
+    """What wheels are installed with is made once for both."""
+    await machine.build("agent")
+    machine.calls()
+    await machine.build("operator")
+    assert [" --target=" in call for call in machine.calls("mmdebstrap", "buildah bud")] == [True, False]
 
 
 async def test_a_failed_build_leaves_nothing_and_says_why(machine: Machine) -> None:
@@ -253,18 +261,18 @@ async def test_what_a_killed_build_left_is_removed_by_the_next(machine: Machine)
 
 
 async def test_old_archives_and_stages_go(machine: Machine) -> None:
-    """However often pins change, each image keeps a few archives and sets of dependencies, the current ones among."""
+    """However often pins change, each image keeps a few archives and stages, the current ones among."""
     for _ in range(6):
         machine.change("constraints.txt")
         made = await machine.build("agent")
     assert len(list(machine.images.glob("agent/*.tar"))) == builds.KEPT_ARCHIVES
     assert made["agent"].exists()
     stages = (machine.images / "storage" / "images").read_text().split()
-    assert len(stages) == 2 * len(["dependencies", "runtime"])
+    assert len(stages) == 2 * len(["tools", "runtime"])
     machine.calls()
     machine.change(CODE)
     await machine.build("agent")
-    assert len(machine.calls("buildah bud")) == 1, "the current dependencies were removed"
+    assert len(machine.calls("buildah bud")) == 1, "the current stages were removed"
 
 
 async def test_the_archive_that_was_unused_for_longest_goes_first(machine: Machine) -> None:

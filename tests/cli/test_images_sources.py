@@ -132,6 +132,24 @@ def test_what_is_not_in_the_image_changes_nothing(checkout: Path, change: Callab
     assert keys(checkout) == before
 
 
+def test_only_pins_and_their_own_stage_change_the_tools(checkout: Path) -> None:
+    """What wheels are installed with is made anew for other pins or another such stage, not for other dependencies."""
+
+    def key() -> str:
+        return agent(checkout).tools_key("buildah")
+
+    dockerfile = checkout / "Dockerfile.agent"
+    dockerfile.write_text("FROM base AS tools\nRUN install uv\n\nFROM tools AS dependencies\nRUN install the rest\n")
+    before = key()
+    append("Dockerfile.agent")(checkout)
+    replace("pyproject.toml", '"pydantic"', '"pydantic", "aiohttp"')(checkout)
+    assert key() == before
+    replace("Dockerfile.agent", "install uv", "install pip")(checkout)
+    other = key()
+    append("constraints.txt")(checkout)
+    assert len({before, other, key()}) == len(["before", "other stage", "other pins"])
+
+
 def test_another_engine_or_base_is_another_image(checkout: Path) -> None:
     """The keys cover what the image is built on."""
     context = agent(checkout)

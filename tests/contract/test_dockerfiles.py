@@ -73,7 +73,7 @@ def test_the_bases_are_arguments_with_public_defaults(dockerfile: Dockerfile) ->
     assert {rest.split()[0] for rest in dockerfile.all("FROM")} == {
         "scratch",
         "${BUILD_IMAGE}",
-        "dependencies",
+        "tools",
         "${BASE_IMAGE}",
         "runtime",
     }
@@ -117,11 +117,12 @@ def test_what_runs_by_default_is_a_command_of_the_program() -> None:
 
 def test_dependencies_are_this_images_extra_and_nothing_unpinned(dockerfile: Dockerfile, name: str) -> None:
     """Every installation from an index checks hashes and runs no package's build; training libraries stay out."""
+    (tools,) = dockerfile.all("RUN", "tools")
     install, _ = dockerfile.all("RUN", "dependencies")
-    assert re.findall(r"--extra (\S+)", install) == [name]
+    assert re.findall(r"--extra (\S+)", tools + install) == [name]
     assert name in PYPROJECT["project"]["optional-dependencies"]
-    commands = [part.strip() for part in install.split(";") if "pip install" in part]
-    assert len(commands) == 2  # uv by pip, and everything else by the function around uv
+    commands = [part for part in (tools + ";" + install).split(";") if "pip install" in part]
+    assert len(commands) == len(["uv", "hatchling", "dependencies"])
     for command in commands:
         assert "--require-hashes" in command
         assert "--no-build" in command or "--only-binary :all:" in command
@@ -132,9 +133,13 @@ def test_dependencies_are_this_images_extra_and_nothing_unpinned(dockerfile: Doc
 
 def test_our_code_comes_last(dockerfile: Dockerfile, name: str) -> None:
     """Dependencies are installed before any of our code is there, so that a change of code leaves their layer alone."""
-    before_code = [*dockerfile.stages["dependencies"], *dockerfile.stages["runtime"]]
+    before_code = [one for stage in ("tools", "dependencies", "runtime") for one in dockerfile.stages[stage]]
     copies = [rest for instruction, rest in before_code if instruction == "COPY"]
-    assert copies == ["pyproject.toml constraints.txt ./", "--from=dependencies /opt/supportfleet /opt/supportfleet"]
+    assert copies == [
+        "constraints.txt ./",
+        "pyproject.toml ./",
+        "--from=dependencies /opt/supportfleet /opt/supportfleet",
+    ]
     assert dockerfile.all("COPY", "") == ["--from=application /application /opt/supportfleet"]
 
 
@@ -156,14 +161,20 @@ def test_the_build_context_is_what_is_copied(dockerfile: Dockerfile, name: str) 
 
 def test_the_network_is_told_by_secrets(dockerfile: Dockerfile) -> None:
     """What `supportfleet local` gives a build is where the Dockerfile looks for it, and no ARG or ENV carries it."""
+    (tools,) = dockerfile.all("RUN", "tools")
     install, shrink = dockerfile.all("RUN", "dependencies")
-    for secret in ("build-environment", Path(network.CA_CERTIFICATES).name):
-        assert f"--mount=type=secret,id={secret} " in install
-    assert "/run/secrets/build-environment" in install
-    assert f"--mount=type=bind,from=find-links,target={network.FIND_LINKS} " in install
+    for step in (tools, install):
+        _reads_secrets(step)
     assert "--mount" not in shrink
     settings = " ".join([*dockerfile.all("ENV"), *dockerfile.all("ARG")])
     assert not re.search(r"(?i)cert|proxy|index|PIP_|UV_", settings)
+
+
+def _reads_secrets(step: str) -> None:
+    for secret in ("build-environment", Path(network.CA_CERTIFICATES).name):
+        assert f"--mount=type=secret,id={secret} " in step
+    assert ". /run/secrets/build-environment" in step
+    assert f"--mount=type=bind,from=find-links,target={network.FIND_LINKS} " in step
 
 
 def test_no_address_and_no_machines_path_is_written_down(dockerfile: Dockerfile) -> None:
@@ -183,6 +194,7 @@ def test_images_say_what_they_are(dockerfile: Dockerfile, name: str) -> None:
 def test_both_images_are_made_alike() -> None:
     """Where the two Dockerfiles differ it is in names and in what is left out: a fix to one reaches the other."""
     texts = [Dockerfile((ROOT / SOURCES[name].dockerfile).read_text()) for name in ("agent", "operator")]
+    assert texts[0].stages["tools"] == texts[1].stages["tools"]
     installs = [text.all("RUN", "dependencies")[0] for text in texts]
     assert installs[0].replace("--extra agent", "--extra operator") == installs[1]
     applications = [text.all("RUN", "application")[0] for text in texts]

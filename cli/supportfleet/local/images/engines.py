@@ -2,8 +2,8 @@
 
 Both get the same build context, the same secrets and the same folder of wheels, and write a `docker save` archive.
 
-buildah is run in steps, each a target of the Dockerfile: `dependencies`, `runtime` (the image without our code), and
-the rest. The first two stay in its storage under their key, so a change of code neither runs nor hashes them again.
+buildah is run in steps, each a target of the Dockerfile: `tools`, `runtime` (the image without our code), and the rest.
+The first two stay in its storage under their keys, so a change of code neither runs nor hashes them again.
 Everything runs in a mount and a process namespace of its own and dies with the process that asked for it: an
 interrupted build leaves no mount and no process behind.
 """
@@ -23,8 +23,8 @@ from supportfleet.local.processes import Output, ProgramError, run
 
 BUILD_TIMEOUT_S = 1800.0
 QUERY_TIMEOUT_S = 60.0
-# How many sets of dependencies of one image stay in buildah's storage.
-KEPT_DEPENDENCIES = 2
+# How many of each stage stay in buildah's storage.
+KEPT_STAGES = 2
 REASON_LINES = 15
 _REPEATS = re.compile(
     r"\s+sha256:|\s+Expected\s+or |subprocess exited|Error: (building at STEP|exit status)|\[.*\] STEP "
@@ -145,12 +145,14 @@ class Buildah:
         request.log.unlink(missing_ok=True)
         session = _Session(self, request)
         await session.clear()
-        dependencies, runtime = session.stage("dependencies"), session.stage("runtime")
-        if not {dependencies, runtime} <= await session.images():
+        tools, runtime = session.stages
+        have = await session.images()
+        if not {tools, runtime} <= have:
             bases = {"BASE_IMAGE": await session.pull(self.base), "BUILD_IMAGE": await session.pull(self.build_base)}
-            await session.bud(dependencies, target="dependencies", arguments=bases)
-            await session.bud(runtime, target="runtime", arguments=bases, stages={"dependencies": dependencies})
-        await session.bud(request.reference, stages={"dependencies": dependencies, "runtime": runtime})
+            if tools not in have:
+                await session.bud(tools, target="tools", arguments=bases)
+            await session.bud(runtime, target="runtime", arguments=bases, stages={"tools": tools})
+        await session.bud(request.reference, stages={"tools": tools, "runtime": runtime})
         destination = f"docker-archive:{request.archive}:{request.reference}"
         await session.buildah("push", "--quiet", request.reference, destination)
         await session.forget_old_stages()
@@ -163,10 +165,12 @@ class _Session:
     engine: Buildah
     request: Request
 
-    def stage(self, target: str) -> str:
-        """The name under which a stage stays in the storage."""
-        key = self.request.context.dependencies_key(self.engine.identity)
-        return f"localhost/{self.request.name}-{target}:{key}"
+    @property
+    def stages(self) -> tuple[str, str]:
+        """The names under which the stages that stay are in the storage; both images have the same tools."""
+        context, engine = self.request.context, self.engine.identity
+        tools = f"localhost/tools:{context.tools_key(engine)}"
+        return tools, f"localhost/{self.request.name}-runtime:{context.dependencies_key(engine)}"
 
     async def buildah(self, *arguments: str | Path) -> str:
         """Run buildah on our storage and nobody else's; what it printed."""
@@ -215,12 +219,12 @@ class _Session:
         await self.buildah("bud", *common, *options, *self.request.given, file.parent)
 
     async def forget_old_stages(self) -> None:
-        """Keep the latest few sets of dependencies of this image, and no more."""
-        for target in ("dependencies", "runtime"):
-            repository = self.stage(target).rpartition(":")[0]
+        """Keep the latest few of each stage, and no more."""
+        for stage in self.stages:
+            repository = stage.rpartition(":")[0]
             kept = [image for image in await self._listed() if _is_of(image, repository)]
             kept.sort(key=lambda image: str(image["createdatraw"]), reverse=True)
-            for image in kept[KEPT_DEPENDENCIES:]:
+            for image in kept[KEPT_STAGES:]:
                 await self.buildah("rmi", "--force", image["id"])
 
     async def _listed(self) -> list[dict[str, Any]]:

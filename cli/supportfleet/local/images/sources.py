@@ -64,6 +64,12 @@ class Context:
     source: Source
     files: Mapping[str, bytes]
 
+    def tools_key(self, engine: str) -> str:
+        """The key of what wheels are installed and built with: the Dockerfile's stage of that name, and the pins."""
+        dockerfile = self.files[self.source.dockerfile].decode()
+        stage = dockerfile.partition(" AS tools\n")[2].partition("\nFROM ")[0]
+        return cache.digest(_FORMAT, engine, stage, self.files["constraints.txt"])
+
     def dependencies_key(self, engine: str) -> str:
         """The key of the image without our code, as an engine builds it."""
         packaging = {table: self._pyproject.get(table) for table in _PACKAGING_TABLES}
