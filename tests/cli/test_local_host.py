@@ -23,6 +23,11 @@ def under(root: Path, mountinfo: str) -> Cgroups:
         (root / mount.path.name).mkdir()
     move = lambda mount: Mount(root / mount.path.name, mount.kind, mount.options)  # noqa: E731 - one line is clearer
     found.v1, found.v2 = [*map(move, found.v1)], [*map(move, found.v2)]
+    for mounted in (mount.path for mount in found.v2):
+        for folder in (mounted, mounted / "demo", mounted / "supportfleet-demo"):
+            folder.mkdir(exist_ok=True)
+            (folder / "cgroup.controllers").write_text("cpu memory misc pids\n")
+            (folder / "cgroup.subtree_control").write_text("pids\n")
     return found
 
 
@@ -42,6 +47,14 @@ def test_a_cgroup_is_made_in_every_hierarchy(tmp_path: Path) -> None:
     assert all((root / "supportfleet-demo" / "node1").is_dir() for root in cgroups.roots)
     assert cgroups.exists("supportfleet-demo")
     assert not cgroups.exists("supportfleet-dem")
+
+
+def test_controllers_are_handed_down(tmp_path: Path) -> None:
+    """In version 2 the parent of the pods gets every controller that the kubelet looks for, and no other."""
+    cgroups = under(tmp_path, UNIFIED)
+    cgroups.make("demo/node1")
+    assert (tmp_path / "cgroup" / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    assert (tmp_path / "cgroup" / "demo" / "cgroup.subtree_control").read_text() == "+cpu +memory"
 
 
 def test_a_new_cpuset_can_be_joined(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -85,11 +86,14 @@ class Local:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
+    @cached_property
+    def kubectl_path(self) -> str:
+        path: str = self.status()["kubectl"]
+        return path
+
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        kubectl = self.status()["kubectl"] if not hasattr(self, "_kubectl") else self._kubectl
-        self._kubectl = kubectl
         done = subprocess.run(
-            [kubectl, "--kubeconfig", str(self.folder / "kubeconfig"), *arguments],
+            [self.kubectl_path, "--kubeconfig", str(self.folder / "kubeconfig"), *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -105,7 +109,8 @@ class Local:
             rf"/run/supportfleet/{self.name}(/|$)|{re.escape(str(self.folder))}|sf-{self.name}-(control|node)"
         )
         links = _output("ip", "-details", "link")
-        found = [f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines() if ours.search(line)]
+        mounted = Path("/proc/self/mountinfo").read_text().replace("\\040", " ")
+        found = [f"mount {line}" for line in mounted.splitlines() if ours.search(line)]
         found += [f"namespace {line}" for line in _output("ip", "netns").splitlines() if ours.search(line)]
         found += [f"link {line}" for line in links.splitlines() if f"supportfleet:{self.name}" in line.split()]
         found += [f"cgroup {path}" for path in CGROUPS.glob(f"**/supportfleet-{self.name}")]
@@ -138,7 +143,7 @@ def firewall() -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    return tmp_path_factory.mktemp("home with a space")
 
 
 @pytest.fixture(scope="module")
@@ -380,6 +385,17 @@ def test_addresses_that_are_in_use(healthy: Local) -> None:
     finally:
         _output("ip", "link", "delete", "sft-clash")
     healthy.down()
+
+
+def test_a_name_that_is_taken(make: Callable[[str], Local]) -> None:
+    """Where a namespace of that name is there already nothing is started in it: the error says how to go on."""
+    local = make("sft-taken")
+    _output("ip", "netns", "add", "sf-sft-taken-control")
+    refused = local.run("up", "--provider", "embedded")
+    assert refused.returncode == 1
+    assert "local down --name sft-taken" in refused.stderr
+    local.down()
+    assert local.traces() == []
 
 
 def test_nodes_come_and_go(healthy: Local) -> None:

@@ -18,6 +18,7 @@ from supportfleet.errors import ClusterError
 from supportfleet.local import processes
 
 PROC = Path("/proc")
+CONTROLLERS = frozenset({"cpu", "cpuset", "hugetlb", "io", "memory", "pids"})
 # Programs of distributions are in sbin, which is not on everyone's PATH.
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -156,6 +157,8 @@ class Cgroups:
         """Create a cgroup in every hierarchy."""
         for mount in (*self.v2, *self.v1):
             for folder in reversed([Path(cgroup), *Path(cgroup).parents][:-1]):
+                if mount.kind == "cgroup2":
+                    _delegate((mount.path / folder).parent)
                 (mount.path / folder).mkdir(exist_ok=True)
                 if "cpuset" in mount.options:
                     _inherit_cpuset(mount.path / folder)
@@ -192,6 +195,14 @@ def _members(folder: Path) -> list[int]:
         return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
     except OSError:  # removed meanwhile, or a threaded cgroup, whose processes its parent names
         return []
+
+
+def _delegate(folder: Path) -> None:
+    """In version 2 a cgroup has the controllers that its parent gives; the kubelet asks for those of its pods."""
+    has, gives = ((folder / f"cgroup.{name}").read_text().split() for name in ("controllers", "subtree_control"))
+    wanted = [f"+{name}" for name in has if name in CONTROLLERS and name not in gives]
+    if wanted:
+        (folder / "cgroup.subtree_control").write_text(" ".join(wanted))
 
 
 def _inherit_cpuset(folder: Path) -> None:

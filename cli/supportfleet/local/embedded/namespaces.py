@@ -26,8 +26,16 @@ from supportfleet.local.embedded.layout import INDICES, NETNS_ROOT, Addresses, L
 # A route this wide (a VPN that takes all of 10.0.0.0/8, say) loses against ours, which are narrower: no clash.
 WIDE_PREFIX = 12
 
+# What else is mounted under /var and /run is let go of, so that the node does not keep it busy; of that, only what the
+# node's own folder lies in stays.
 ENTER_NODE = """
 set -eu
+cut -d " " -f 5 /proc/self/mountinfo | grep -E "^/(run|var)/" | sort -r | while read -r mounted; do
+  case "$1/" in
+    "$mounted"/*) ;;
+    *) umount --lazy "$(printf %b "$mounted")" || : ;;
+  esac
+done
 mount --bind "$1" /var
 mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run
 mkdir -p /run/netns /run/lock

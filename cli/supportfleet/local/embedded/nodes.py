@@ -34,8 +34,8 @@ async def start(context: Context, number: int) -> None:
         await context.daemons.wait(
             (containerd.name,), lambda: _answers(layout), f"containerd of {layout.name}", seconds=CONTAINERD_SECONDS
         )
-        for image in context.images.values():
-            await load_image(layout, image)
+        for name, archive in context.images.items():
+            await ensure_image(layout, name, archive)
         await together(context.daemons.ensure(kubelet), context.daemons.ensure(proxy))
 
 
@@ -79,22 +79,25 @@ async def _answers(layout: NodeLayout) -> bool:
     return True
 
 
+async def ensure_image(layout: NodeLayout, name: str, archive: Path) -> None:
+    """Have an image in a node. The one that was imported last under this name is remembered."""
+    mark, identity = layout.etc / "images" / name, _identity(archive)
+    if not mark.exists() or mark.read_text() != identity:
+        await load_image(layout, archive)
+        files.write(mark, identity)
+
+
 async def load_image(layout: NodeLayout, archive: Path) -> None:
-    """Import an image archive into a node, unless that very file was imported before."""
-    mark = _mark(layout, archive)
-    if mark.exists():
-        return
-    # The archive is handed over open: the node might not see its path.
+    """Import an image archive into a node."""
+    # It is handed over open: the node might not see its path.
     with archive.open("rb") as file:
         command = entering(layout, "ctr", "--namespace", "k8s.io", "images", "import", "-")
         await run(*command, stdin=file, seconds=IMPORT_SECONDS)
-    files.write(mark, "")
 
 
-def _mark(layout: NodeLayout, archive: Path) -> Path:
-    """What says that this very file was imported into this node."""
+def _identity(archive: Path) -> str:
     stat = archive.stat()
-    return layout.etc / "images" / f"{archive.name}.{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}"
+    return f"{archive} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
 
 
 async def wait_ready(context: Context, api: Api) -> None:

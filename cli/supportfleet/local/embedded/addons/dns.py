@@ -22,7 +22,7 @@ def corefile(kubeconfig: Path) -> str:
     return f"""{CLUSTER_DOMAIN} in-addr.arpa {{
     errors
     kubernetes {CLUSTER_DOMAIN} in-addr.arpa {{
-        kubeconfig {kubeconfig}
+        kubeconfig "{kubeconfig}"
         pods insecure
         ttl 5
     }}
