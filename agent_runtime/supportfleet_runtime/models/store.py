@@ -38,7 +38,14 @@ _NETWORK: Final = (
     ("169.254.169.254", "there are no credentials"),
 )
 _DENIED_CODES: Final = frozenset(
-    {"InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "AuthorizationHeaderMalformed", "InvalidSecurity"}
+    {
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "XAdminUserNotFound",  # versitygw's 404 for an unknown key
+    }
 )
 _NO_PERMISSION: Final = "os error 13"
 _DENIED: Final = frozenset({401, 403})
@@ -142,14 +149,14 @@ class Store:
                 f"{self._server} has no bucket {self._location.bucket!r} ({said}): "
                 "check spec.model.uri, endpoint and region",
             )
-        if status == _NOT_FOUND:
-            return ArtifactError(Reason.NOT_FOUND, f"{where} does not exist")
         if status in _DENIED or code in _DENIED_CODES or _NO_PERMISSION in text:
             return ArtifactError(
                 Reason.ACCESS_DENIED,
                 f"{self._server} denies access to {where} ({said}): "
                 "check the credentials and what they may read and list",
             )
+        if status == _NOT_FOUND:
+            return ArtifactError(Reason.NOT_FOUND, f"{where} does not exist")
         why = next((meaning for sign, meaning in _NETWORK if sign in text), f"it answered with {said}")
         return ArtifactError(Reason.STORAGE_UNREACHABLE, f"{self._server} can't serve {where}: {why}")
 

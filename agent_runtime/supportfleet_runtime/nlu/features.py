@@ -35,7 +35,7 @@ _FOLD: Final = np.uint64(33)
 class FeatureSettings:
     """How texts are featurised: ``2 ** bits`` buckets, and how much of a long text is read."""
 
-    bits: int = 15
+    bits: int = 16
     max_characters: int = 2000
 
     @property

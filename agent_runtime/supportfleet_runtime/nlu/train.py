@@ -191,6 +191,7 @@ def _cross_validate(counts: Matrix, targets: NDArray[np.int64], seed: int) -> ND
 def _fit(counts: Matrix, targets: NDArray[np.int64], seed: int) -> _Machine:
     frequency = np.bincount(counts.indices, minlength=counts.shape[1])
     idf = np.round(np.log((1 + counts.shape[0]) / (1 + frequency)) + 1, 6)
+    idf[frequency == 0] = 0  # an unseen n-gram says nothing, and must not make the rest of its text count for less
     machine = LinearSVC(C=REGULARIZATION, dual=True, max_iter=MAX_ITERATIONS, random_state=seed)
     machine.fit(_tfidf(counts, idf), targets)
     weights, bias = machine.coef_.T, machine.intercept_

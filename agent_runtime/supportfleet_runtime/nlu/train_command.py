@@ -56,7 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="the share of rightly understood messages that the threshold may turn away (default %(default)s)",
     )
-    add("--bits", type=int, choices=range(MIN_BITS, MAX_BITS + 1), default=15, metavar="N", help="2^N hash buckets")
+    add(
+        "--bits",
+        type=int,
+        choices=range(MIN_BITS, MAX_BITS + 1),
+        default=FeatureSettings().bits,
+        metavar="N",
+        help="2^N hash buckets (default %(default)s)",
+    )
     add("--created-at", type=_moment, metavar="RFC3339", help="default: SOURCE_DATE_EPOCH, else now")
     add("--per-intent", action="store_true", help="show the figures of each intent however many there are")
 
