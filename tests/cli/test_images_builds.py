@@ -275,6 +275,24 @@ async def test_old_archives_and_stages_go(machine: Machine) -> None:
     assert len(machine.calls("buildah bud")) == 1, "the current stages were removed"
 
 
+async def test_stages_in_use_outlive_newer_ones_of_failed_builds(machine: Machine) -> None:
+    """Tools that were made for pins that turned out wrong do not push out those of the pins that are in use."""
+    await machine.build("agent")
+    pins = (machine.checkout / "constraints.txt").read_text()
+    machine.hook("buildah", 'case "$*" in bud*--target=runtime*) exit 1 ;; esac')
+    for _ in range(3):
+        machine.change("constraints.txt")
+        with pytest.raises(images.ImageError):
+            await machine.build("agent")
+    machine.unhook("buildah")
+    (machine.checkout / "constraints.txt").write_text(pins)
+    for _ in range(2):
+        machine.change(CODE)
+        machine.calls()
+        await machine.build("agent")
+        assert len(machine.calls("buildah bud")) == 1
+
+
 async def test_the_archive_that_was_unused_for_longest_goes_first(machine: Machine) -> None:
     """Coming back to an earlier state of the code finds its archive, and keeps it when newer ones are pruned."""
     first = (machine.checkout / CODE).read_text()

@@ -23,7 +23,7 @@ from supportfleet.local.processes import Output, ProgramError, run
 
 BUILD_TIMEOUT_S = 1800.0
 QUERY_TIMEOUT_S = 60.0
-# How many of each stage stay in buildah's storage.
+# How many of each stage stay in buildah's storage, the one in use among them.
 KEPT_STAGES = 2
 REASON_LINES = 15
 _REPEATS = re.compile(
@@ -219,12 +219,13 @@ class _Session:
         await self.buildah("bud", *common, *options, *self.request.given, file.parent)
 
     async def forget_old_stages(self) -> None:
-        """Keep the latest few of each stage, and no more."""
+        """Keep this build's stages and the latest few others of the same kind."""
+        listed = await self._listed()
         for stage in self.stages:
             repository = stage.rpartition(":")[0]
-            kept = [image for image in await self._listed() if _is_of(image, repository)]
-            kept.sort(key=lambda image: str(image["createdatraw"]), reverse=True)
-            for image in kept[KEPT_STAGES:]:
+            others = [image for image in listed if _is_of(image, repository) and stage not in image["names"]]
+            others.sort(key=lambda image: str(image["createdatraw"]), reverse=True)
+            for image in others[KEPT_STAGES - 1 :]:
                 await self.buildah("rmi", "--force", image["id"])
 
     async def _listed(self) -> list[dict[str, Any]]:
