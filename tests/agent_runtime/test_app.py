@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from supportfleet_runtime.__main__ import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "data" / "support_intents.csv"
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -93,6 +98,44 @@ class TestReadiness:
         agent.parts.progress.draining = True
         status, checks, _ = await readiness(agent)
         assert (status, checks["draining"]) == (503, False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder of models with one that was trained on the example data, and its digest."""
+    artifact = tmp_path_factory.mktemp("trained") / "artifact"
+    assert main(["train", "--data", str(EXAMPLES), "--output", str(artifact)]) == 0
+    digest = hashlib.sha256((artifact / "manifest.json").read_bytes()).hexdigest()
+    models = tmp_path_factory.mktemp("models")
+    (models / "versions").mkdir()
+    artifact.rename(models / "versions" / digest)
+    return models, f"sha256:{digest}"
+
+
+class TestTrainedModel:
+    async def test_the_demanded_model_answers(self, start_agent: Any, trained: tuple[Path, str]) -> None:
+        """A pod with its trained model is ready, names it, and understands what keywords don't."""
+        models, digest = trained
+        agent = await start_agent(MODEL_DIR=str(models), MODEL_DIGEST=digest)
+        assert (await readiness(agent))[0] == 200
+        assert await agent.metric(f'agent_model_info{{digest="{digest}",version="1"}}') == 1
+        asked = await agent.say("hey guys my stuff still hasnt turned up, any idea when?")
+        assert (asked["intent"], asked["source"]) == ("order_status", "rules")
+        told = await agent.say("A-1001", conversation_id=asked["conversation_id"])
+        assert "DHL" in told["reply"]
+        assert await agent.metric("nlu_inference_time_seconds_count") == 2
+
+    async def test_a_damaged_model_is_not_used(
+        self, start_agent: Any, trained: tuple[Path, str], tmp_path: Path
+    ) -> None:
+        """A model whose files were changed leaves the pod unready, with the reason."""
+        models, digest = trained
+        shutil.copytree(models, tmp_path / "models")
+        (graph,) = (tmp_path / "models").glob("versions/*/model.onnx")
+        graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+        agent = await start_agent(until_ready=False, MODEL_DIR=str(tmp_path / "models"), MODEL_DIGEST=digest)
+        await until(lambda: _mentions(agent, "model.onnx"))
+        assert (await readiness(agent))[0] == 503
 
 
 class TestAnswersOfClaude:
@@ -244,6 +287,10 @@ async def test_a_file_that_nobody_configured(start_agent: Any, tmp_path: Path) -
 
 async def _schema_is_there(agent: Any) -> bool:
     return agent.parts.progress.schema is None and "sync-model" in (agent.parts.model.problem or "sync-model")
+
+
+async def _mentions(agent: Any, words: str) -> bool:
+    return words in (agent.parts.model.problem or "")
 
 
 async def _is(value: Any, expected: float) -> bool:

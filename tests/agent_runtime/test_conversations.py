@@ -6,14 +6,20 @@ from typing import Any
 
 import pytest
 
+from supportfleet_runtime.agent.agent import Agent
+from supportfleet_runtime.agent.classifier import KeywordClassifier
+from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
 from supportfleet_runtime.agent.rules import Pending
+from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.agent.turn import Answer, Exchange, Source
+from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.records import Incoming, Reply
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError, StorageError, StorageUnavailableError
+from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.queue.sql import SqlQueue
 from supportfleet_runtime.queue.wakeup import Wakeup
@@ -191,6 +197,22 @@ class TestTurns:
         )
         assert isinstance(got[0], NotFoundError)
         assert got[1].text == "hello"  # type: ignore[union-attr]
+
+
+class TestAnswering:
+    async def test_the_next_turn_follows_at_once(self, desk: Desk) -> None:
+        """Who answered a turn wakes the worker for the next one of the conversation, and only where there is one."""
+        agent = Agent(AgentSettings(), KeywordClassifier, ScriptedProvider(), Metrics(), desk.clock)
+        answering = Answering(agent, desk.turns, desk.wakeup, Metrics())
+        first = await desk.say("hello")
+        await desk.say("where is my order?", first.conversation_id)
+        await desk.wakeup.wait(0)
+        await answering.handle(await desk.take())
+        assert await desk.wakeup.wait(0)
+        await answering.handle(await desk.take())
+        assert not await desk.wakeup.wait(0)
+        shown = await desk.views.conversation(first.conversation_id, "ada", 10)
+        assert [message.role for message in shown.messages] == ["customer", "agent"] * 2
 
 
 class TestViews:

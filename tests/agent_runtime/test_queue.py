@@ -114,6 +114,16 @@ class TestLeasing:
         await setup.queue.release([old])
         assert await setup.ack(new) == {"a1"}
 
+    async def test_what_has_ended_has_no_holder(self, setup: Setup) -> None:
+        """A lease that was ended or given back can't be ended again, though nobody took the item since."""
+        await setup.put("a1", "b1")
+        first, second = await setup.take()
+        assert await setup.ack(first) == {"a1"}
+        assert await setup.ack(first) == set()
+        await setup.queue.retry(second, 0, "x")
+        assert await setup.ack(second) == set()
+        assert await setup.queue.extend([second]) == set()
+
     async def test_queues_are_apart(self, setup: Setup) -> None:
         """A worker takes nothing from another agent's queue."""
         other = setup.named("other")
@@ -213,8 +223,10 @@ class MemoryQueue:
         self.lost: set[str] = set()
         self.largest = 0
         self.broken = 0
+        self.looks = 0
 
     async def receive(self, limit: int) -> Sequence[Lease]:
+        self.looks += 1
         if self.broken:
             self.broken -= 1
             raise StorageUnavailableError("gone")
@@ -389,6 +401,24 @@ class TestWorker:
         await running.stop()
         assert not running.handled
         assert not queue.retried
+
+    async def test_what_waited_behind_an_item_follows_at_once(self, clock: Any) -> None:
+        """An item that was passed over because an earlier one was in work is taken when that ends, without polling."""
+        release = asyncio.Event()
+        queue = MemoryQueue(lease("a1", clock))
+
+        async def handle(taken: Lease) -> None:
+            if taken.id == "a1":
+                await release.wait()
+                queue.waiting.append(lease("a2", clock))
+
+        running = Running(queue, handle, poll=3600)
+        await running.until(lambda: not queue.waiting)
+        running.wakeup.notify()  # a2 arrives: it is looked for, and passed over
+        await running.until(lambda: queue.looks == 2)
+        release.set()
+        await running.until(lambda: running.handled == ["a1", "a2"])
+        await running.stop()
 
     async def test_stopping_lets_work_end(self, clock: Any) -> None:
         """What runs when the worker is told to stop is finished, and nothing new is taken."""

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from supportfleet_runtime.agent.classifier import IntentClassifier, KeywordClassifier, load_model
+from supportfleet_runtime.errors import SupportfleetError
 
 log = structlog.get_logger()
 
@@ -51,7 +52,8 @@ class IntentModel:
             try:
                 classifier = await self._try()
             except Exception as error:  # whatever is wrong with the files: it is told, and tried again
-                self.problem = f"the model can't be loaded: {type(error).__name__}"
+                reason = str(error) if isinstance(error, SupportfleetError) else type(error).__name__
+                self.problem = f"the model can't be loaded: {reason}"
                 log.exception("model_not_loaded", folder=str(self._folder), digest=self._digest)
             else:
                 if classifier is not None:
