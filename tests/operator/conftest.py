@@ -14,6 +14,7 @@ import json
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,8 +152,8 @@ class FakeApi:
                 headers = {"Content-Type": "application/json", **fault.headers}
                 return web.Response(text=text, status=fault.status, headers=headers)
         try:
-            if request.path.count("/") == 3 and "supportfleet.dev" in request.path:
-                return web.json_response({"resources": [{"name": SUPPORT_AGENTS.plural}]})
+            if (found := _discovery(request.path)) is not None:
+                return web.json_response(found)
             resource, namespace, name, subresource = _parse(request.path)
             if not name and request.method == "GET":
                 if "watch" in request.query:
@@ -211,18 +212,27 @@ class FakeApi:
         begin, limit = int(request.query.get("continue", "0")), int(request.query["limit"])
         rest = {"continue": str(begin + limit)} if begin + limit < len(found) else {}
         items = [{k: v for k, v in one.items() if k not in ("kind", "apiVersion")} for one in found]
-        return {"metadata": {"resourceVersion": str(self.version), **rest}, "items": items[begin : begin + limit]}
+        head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+        metadata = {"resourceVersion": str(self.version), **rest}
+        return {**head, "metadata": metadata, "items": items[begin : begin + limit]}
 
     async def _watch(self, request: web.Request, resource: Resource, namespace: str) -> web.StreamResponse:
         self.watches += 1
         since, dropped = int(request.query["resourceVersion"]), self.dropped
         if since < self.oldest:
             raise Failure(410, "Expired", "too old resource version")
-        selector, before = request.query.get("labelSelector", ""), set[str]()
         response = web.StreamResponse()
         await response.prepare(request)
+        with suppress(ConnectionError):  # its client has gone
+            await self._tell(response, resource, namespace, request.query.get("labelSelector", ""), since, dropped)
+        return response
+
+    async def _tell(
+        self, response: web.StreamResponse, resource: Resource, namespace: str, selector: str, since: int, dropped: int
+    ) -> None:
+        """Write events as they come, until watches are dropped."""
+        before = set[str]()
         while self.dropped == dropped:
-            self.news.clear()
             for version, kind, value in list(self.log):
                 if version <= since or value["kind"] != resource.kind:
                     continue
@@ -235,10 +245,10 @@ class FakeApi:
                 elif name in before:  # it is no longer selected, which a watch tells as a deletion
                     before.discard(name)
                     await response.write(_line("DELETED", value))
+            news = self.news
             mark = {"kind": resource.kind, "metadata": {"resourceVersion": str(self.version)}}
             await response.write(_line("BOOKMARK", mark))
-            await self.news.wait()
-        return response
+            await news.wait()
 
     def _apply(
         self, request: web.Request, resource: Resource, key: tuple[str, str, str], subresource: str, body: Manifest
@@ -273,7 +283,7 @@ class FakeApi:
             metadata["namespace"] = key[1]
         metadata["uid"] = before["metadata"]["uid"] if before else metadata.get("uid") or str(uuid.uuid4())
         metadata["resourceVersion"] = str(self.version)
-        metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
+        metadata.setdefault("creationTimestamp", dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         if manifest.get("kind") in WITH_GENERATION:
             same = before is not None and before.get("spec") == manifest.get("spec")
             metadata["generation"] = int((before or {"metadata": {}})["metadata"].get("generation", 0)) + (not same)
@@ -292,6 +302,27 @@ class FakeApi:
     def _wake(self) -> None:
         self.news.set()
         self.news = asyncio.Event()
+
+
+def _discovery(path: str) -> Manifest | None:
+    """What groups, versions and kinds there are; None where the path is not about that."""
+    groups = {one.group: one.version for one in KNOWN.values() if one.group}
+    if path == "/api":
+        return {"versions": ["v1"]}
+    if path == "/apis":
+        versions = [(name, {"version": version}) for name, version in groups.items()]
+        return {"groups": [{"name": n, "versions": [v], "preferredVersion": v} for n, v in versions]}
+    parts = path.strip("/").split("/")
+    group = "" if parts == ["api", "v1"] else parts[1] if len(parts) == 3 and parts[0] == "apis" else None
+    if group is None:
+        return None
+    known = [(one.plural, one.kind, one.namespaced) for one in KNOWN.values() if one.group == group]
+    return {
+        "resources": [
+            {"name": plural, "kind": kind, "namespaced": scoped, "singularName": "", "verbs": ["list", "watch"]}
+            for plural, kind, scoped in [*known, ("namespaces", "Namespace", False)]
+        ]
+    }
 
 
 def _parse(path: str) -> tuple[Resource, str, str, str]:
