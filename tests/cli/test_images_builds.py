@@ -64,6 +64,7 @@ esac""",
     "docker": """
 echo "docker $*" >> "$FAKE/log"
 [ -f "$FAKE/docker.engine" ] || { echo "Cannot connect to the Docker daemon" >&2; exit 1; }
+if [ "$1" = build ] && [ -f "$FAKE/docker.fail" ]; then echo "buildx component is missing" >&2; exit 1; fi
 case "$1" in save) echo "an archive" > "${2#--output=}" ;; esac""",
 }
 
@@ -330,6 +331,9 @@ async def test_docker_is_used_where_an_engine_answers(machine: Machine) -> None:
     assert "BASE_IMAGE" not in calls[1]
     assert with_docker["agent"].exists()
     assert with_docker != with_buildah
+    (machine.fake / "docker.fail").touch()
+    with pytest.raises(images.ImageError, match=r"(?s)could not be built by docker.*buildx component is missing"):
+        await machine.build("operator")
 
 
 async def test_what_is_missing_is_said(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

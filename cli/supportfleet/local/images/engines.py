@@ -124,7 +124,10 @@ class Docker:
             await run([*build, *request.given, request.dockerfile.parent], timeout_s=BUILD_TIMEOUT_S, env=environment)
             await run(save, timeout_s=BUILD_TIMEOUT_S, env=environment)
         except ProgramError as error:
-            raise ImageError(f"{request.dockerfile.name} could not be built: {error}") from error
+            raise ImageError(
+                f"{request.dockerfile.name} could not be built by docker: {error}\n",
+                remedy="It needs BuildKit (docker says if its buildx plugin is missing), and to reach the base image.",
+            ) from error
 
 
 @dataclass(frozen=True)
