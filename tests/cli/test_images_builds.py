@@ -175,6 +175,15 @@ async def test_a_change_of_code_rebuilds_the_last_layer_only(machine: Machine) -
     assert before["agent"] != after["agent"]
 
 
+async def test_building_code_is_a_step_of_its_own(machine: Machine) -> None:
+    """The time that a change of code takes is not taken for the time that the whole image takes, nor the reverse."""
+    durations = machine.fake / "durations.json"
+    await machine.build("agent")
+    machine.change(CODE)
+    await machine.build("agent")
+    assert {"image supportfleet/agent", "code of image supportfleet/agent"} <= set(json.loads(durations.read_text()))
+
+
 async def test_changed_pins_rebuild_the_dependencies(machine: Machine) -> None:
     """A changed constraints.txt makes both stages again, on the same base."""
     await machine.build("agent")
