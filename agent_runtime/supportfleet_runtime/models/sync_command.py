@@ -22,8 +22,8 @@ from supportfleet_runtime.models.sync import Synced, sync, verify_remote
 
 HELP: Final = "fetch the configured model and verify it"
 TERMINATION_LOG: Final = "/dev/termination-log"
-MAX_MESSAGE_CHARACTERS: Final = 1500
-"""Kubernetes keeps 4096 bytes of a termination message; cut JSON would be no JSON."""
+MAX_MESSAGE_CHARACTERS: Final = 600
+"""Kubernetes keeps 4096 bytes of a termination message, and a character takes up to 6 of them here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,12 +47,18 @@ def run(arguments: argparse.Namespace) -> int:
         done: Synced = asyncio.run(work)
     except ArtifactError as error:
         log.error("model_sync_failed", reason=error.reason.value, reason_message=error.message)  # noqa: TRY400 - the reason says it all
-        _write_last_word(os.environ, {"reason": error.reason.value, "message": error.message[:MAX_MESSAGE_CHARACTERS]})
+        _write_last_word(os.environ, {"reason": error.reason.value, "message": error.message})
         return error.exit_code
     log.info("model_synced", digest=done.digest, version=done.version, downloaded=done.downloaded)
     word = {"reason": "Synced", "message": done.message, "digest": done.digest, "version": done.version}
     _write_last_word(os.environ, word)
     return 0
+
+
+def last_word(word: Mapping[str, str]) -> bytes:
+    """One line of JSON, short enough for a termination message: cut JSON would be no JSON."""
+    short = {**word, "message": word["message"][:MAX_MESSAGE_CHARACTERS]}
+    return (json.dumps(short, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 def _write_last_word(environ: Mapping[str, str], word: Mapping[str, str]) -> None:
@@ -62,6 +68,6 @@ def _write_last_word(environ: Mapping[str, str], word: Mapping[str, str]) -> Non
     if not given and not path.exists():  # not in a container: don't create files in /dev
         return
     try:
-        path.write_text(json.dumps(word) + "\n")
+        path.write_bytes(last_word(word))
     except OSError as error:
         structlog.get_logger().warning("termination_log_not_written", path=str(path), error=error.strerror)

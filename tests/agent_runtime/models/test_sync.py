@@ -329,29 +329,33 @@ async def test_a_lock_that_is_never_released_is_given_up(bucket: Any, make: Make
 
 
 async def test_older_versions_are_removed_but_the_previous_one_is_kept(bucket: Any, make: Make) -> None:
-    """The version in use and the one used before it stay; after going back, that is not the newest one."""
-    artifacts = {version: make(version) for version in "1234"}
+    """The version in use and those used last before it stay; after going back, the previous one is not the newest."""
+    artifacts = {version: make(version) for version in "1234567"}
     for artifact in artifacts.values():
         bucket.put(artifact)
     cache = ModelCache(bucket.directory)
 
-    def kept() -> set[str]:
-        return {version for version, artifact in artifacts.items() if cache.path(artifact.digest).exists()}
+    def kept() -> str:
+        return "".join(version for version, artifact in artifacts.items() if cache.path(artifact.digest).exists())
 
-    for version in "12":
-        await sync(bucket.settings(artifacts[version]))
-    await sync(bucket.settings(artifacts["3"]), keep=3)
-    assert kept() == {"1", "2", "3"}
-    await sync(bucket.settings(artifacts["1"]), keep=3)
-    await sync(bucket.settings(artifacts["4"]))
-    assert kept() == {"1", "4"}
-    assert cache.current() == artifacts["4"].digest
+    for version in "12345":
+        await sync(bucket.settings(artifacts[version]), keep=9)
+    assert kept() == "12345"
+    await sync(bucket.settings(artifacts["6"]), keep=4)
+    assert kept() == "3456"
+    await sync(bucket.settings(artifacts["3"]), keep=4)
+    await sync(bucket.settings(artifacts["7"]))
+    assert kept() == "37"
+    assert cache.current() == artifacts["7"].digest
 
 
-async def test_what_a_killed_sync_left_is_removed(bucket: Any, make: Make) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_what_a_killed_sync_left_is_removed(bucket: Any, make: Make, is_there: bool) -> None:  # noqa: FBT001 - a case
     """Leftovers of an earlier download don't fill the volume, and are never mistaken for a version."""
     artifact = make()
     bucket.put(artifact)
+    if is_there:
+        await sync(bucket.settings(artifact))
     leftover = bucket.directory / "incoming" / "1234"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
