@@ -1,6 +1,6 @@
 """Which images exist, and making the ones that don't.
 
-An archive's place in the cache is ``images/<name>/<key>.tar``, where the key covers everything that the image is made of
+An archive's place in the cache is ``images/<name>/<key>.tar``, where the key covers everything the image is made of
 (for our own images it follows the key of their dependencies): an archive that exists is complete and current. It is
 written beside its place and renamed, under one lock for all builds, since they share a work folder and buildah's
 storage; what a killed build left is removed by the next.
