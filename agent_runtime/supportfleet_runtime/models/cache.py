@@ -126,18 +126,22 @@ class ModelCache:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            deadline = time.monotonic() + patience
-            while not _try_lock(handle):
-                if time.monotonic() >= deadline:
-                    raise ArtifactError(
-                        Reason.CACHE_NOT_WRITABLE,
-                        f"another sync has been writing to {self.root} for {patience:.0f} s",
-                        transient=True,
-                    )
-                await asyncio.sleep(LOCK_POLL_SECONDS)
+            with translated(self.root):
+                await self._wait_for_lock(handle, patience)
             yield
         finally:
             os.close(handle)
+
+    async def _wait_for_lock(self, handle: int, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not _try_lock(handle):
+            if time.monotonic() >= deadline:
+                raise ArtifactError(
+                    Reason.CACHE_NOT_WRITABLE,
+                    f"another sync has been writing to {self.root} for {patience:.0f} s",
+                    transient=True,
+                )
+            await asyncio.sleep(LOCK_POLL_SECONDS)
 
     def remove_leftovers(self) -> None:
         """Remove what killed syncs left. Only with the lock."""
@@ -228,5 +232,8 @@ def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # network file systems that know no such thing
+            raise
     finally:
         os.close(handle)

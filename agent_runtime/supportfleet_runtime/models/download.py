@@ -10,7 +10,7 @@ grow beyond its listed size.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final, Protocol
 
 from supportfleet_runtime.models.checks import FileCheck, check_digest, check_names
@@ -102,9 +102,10 @@ async def _fetch_manifest(store: Store, version: str, digest: str, folder: Folde
 async def _fetch(store: Store, entry: FileEntry, folder: Folder, slots: asyncio.Semaphore) -> None:
     async with slots, folder.create(entry.path) as write:
         check = FileCheck(entry)
-        async for chunk in store.stream(entry.path):
-            check.update(chunk)
-            write(chunk)
+        async with aclosing(store.stream(entry.path)) as chunks:
+            async for chunk in chunks:
+                check.update(chunk)
+                write(chunk)
         check.finish()
 
 

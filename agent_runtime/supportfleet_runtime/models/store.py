@@ -11,8 +11,8 @@ and S3's error code are.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -79,7 +79,7 @@ class Store:
                     raise ArtifactError(Reason.TOO_LARGE, f"{self._location} has more than {limit} files")
         return found
 
-    async def stream(self, path: str) -> AsyncIterator[memoryview]:
+    async def stream(self, path: str) -> AsyncGenerator[memoryview]:
         """An object's bytes in chunks.
 
         Raises:
@@ -97,10 +97,11 @@ class Store:
             ArtifactError: With the reason; TooLarge, before more than ``limit`` bytes were taken.
         """
         data = bytearray()
-        async for chunk in self.stream(path):
-            data += chunk
-            if len(data) > limit:
-                raise ArtifactError(Reason.TOO_LARGE, f"{path!r} is larger than {limit} bytes")
+        async with aclosing(self.stream(path)) as chunks:
+            async for chunk in chunks:
+                data += chunk
+                if len(data) > limit:
+                    raise ArtifactError(Reason.TOO_LARGE, f"{path!r} is larger than {limit} bytes")
         return bytes(data)
 
     async def upload(self, path: str, file: Path) -> None:
