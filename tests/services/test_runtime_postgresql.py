@@ -203,6 +203,28 @@ class TestScale:
         assert after[0] >= before[0] + 6
         assert after[1] == before[1]
 
+    async def test_a_deadlock_costs_nobody_anything(self, database: Database, clock: Any) -> None:
+        """Two transactions that lock each other out are both done in the end."""
+        common = {"scope": "s", "customer_id": "c", "turns": 0, "created_at": clock(), "updated_at": clock()}
+        rows = [{"id": name, **common} for name in ("a", "b")]
+        await database.write(lambda connection: connection.execute(insert(conversations), rows))
+        tries: list[str] = []
+
+        def raise_both(first: str, second: str) -> Callable[[Any], None]:
+            def work(connection: Any) -> None:
+                tries.append(first)
+                one = text("UPDATE conversations SET turns = turns + 1 WHERE id = :id")
+                connection.execute(one, {"id": first})
+                connection.execute(text("SELECT pg_sleep(0.2)"))
+                connection.execute(one, {"id": second})
+
+            return work
+
+        await asyncio.gather(database.write(raise_both("a", "b")), database.write(raise_both("b", "a")))
+        turns = text("SELECT sum(turns) FROM conversations")
+        assert await database.read(lambda connection: connection.execute(turns).scalar_one()) == 4
+        assert len(tries) > 2, "there was a deadlock"
+
     async def test_a_pool_that_is_used_up_is_unavailable(self, database_url: str) -> None:
         """More callers than connections wait for the time limit, not for ever."""
         small = Database(parse_database_url(database_url), pool=2, timeout=0.5)

@@ -31,7 +31,7 @@ class FieldError:
     detail: str
 
 
-@dataclass
+@dataclass(eq=False)  # an exception is hashable
 class HttpProblemError(SupportfleetError):
     """A request that can't be answered."""
 

@@ -39,6 +39,9 @@ IMMEDIATE: Final = "supportfleet_immediate"
 APPLICATION_NAME: Final = "supportfleet-runtime"
 READERS: Final = 4
 RECYCLE_SECONDS: Final = 1800
+ATTEMPTS: Final = 3
+ROLLED_BACK: Final = "40"
+"""SQLSTATE's class for transactions that the server undid: a deadlock, a conflict of isolation."""
 # Classes of SQLSTATE that trying again may cure, some of them once somebody has mended the server.
 PASSING_SQLSTATES: Final = MappingProxyType(
     {
@@ -122,7 +125,8 @@ class _Postgresql:
     """SQLAlchemy's asyncio engine over asyncpg.
 
     A pooled connection may have been broken since its last use. Asking each before use costs three trips to the server;
-    instead the work is done once more on a new connection, unless it broke while committing, when nobody knows.
+    instead the work is done once more on a new connection, unless it broke while committing, when nobody knows. A
+    transaction that the server rolled back in favour of another (a deadlock) is done once more, too.
     """
 
     def __init__(self, dsn: str, pool: int, timeout: float) -> None:
@@ -130,16 +134,18 @@ class _Postgresql:
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")  # saves BEGIN and ROLLBACK
 
     async def write(self, work: Work[T]) -> T:
-        committing = False
-        try:
-            async with self._engine.connect() as connection, connection.begin():
-                result = await connection.run_sync(work)
-                committing = True
-        except DBAPIError as error:
-            if committing or not error.connection_invalidated:
-                raise
-        else:
-            return result
+        for _ in range(ATTEMPTS - 1):
+            committing = False
+            try:
+                async with self._engine.connect() as connection, connection.begin():
+                    result = await connection.run_sync(work)
+                    committing = True
+            except DBAPIError as error:
+                is_undone = _sqlstate(error).startswith(ROLLED_BACK)
+                if not is_undone and (committing or not error.connection_invalidated):
+                    raise
+            else:
+                return result
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
@@ -177,15 +183,18 @@ def _errors_translated() -> Iterator[None]:
 def _is_passing(error: DBAPIError) -> bool:
     if error.connection_invalidated:
         return True
-    sqlstate = getattr(error.orig, "sqlstate", None)
-    if sqlstate is not None:
-        return str(sqlstate).startswith(tuple(PASSING_SQLSTATES))
+    if sqlstate := _sqlstate(error):
+        return sqlstate.startswith(tuple(PASSING_SQLSTATES))
     return type(error).__name__ in {"OperationalError", "InterfaceError"}
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 def _summary(error: DBAPIError) -> str:
     """What happened, without the driver's text, which may quote a row."""
-    code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None)
+    code = _sqlstate(error) or getattr(error.orig, "sqlite_errorname", None)
     known = next((text for start, text in PASSING_SQLSTATES.items() if str(code).startswith(start)), None)
     reason = known or type(error).__name__
     return f"the database refused: {reason}" + (f" ({code})" if code else "")
