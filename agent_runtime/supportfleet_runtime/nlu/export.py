@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -31,9 +33,6 @@ class LinearModel:
 
 def export_onnx(model: LinearModel) -> bytes:
     """Serialise a model as an ONNX graph."""
-    import onnx  # noqa: PLC0415 - only training needs it
-    from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415
-
     rows, scale = quantize(model.weights)
     constants: dict[str, NDArray[Any]] = {
         "idf": model.idf.astype(np.float32),

@@ -18,7 +18,7 @@ from supportfleet_runtime.models.artifact import Artifact, make_artifact, write_
 from supportfleet_runtime.models.errors import ArtifactError, Reason
 from supportfleet_runtime.nlu.classifier import classifier_of
 from supportfleet_runtime.nlu.dataset import Dataset, read_dataset
-from supportfleet_runtime.nlu.errors import NluError
+from supportfleet_runtime.nlu.errors import NluError, TrainingError
 from supportfleet_runtime.nlu.evaluate import Figures, evaluate, report
 from supportfleet_runtime.nlu.features import MAX_BITS, MIN_BITS, FeatureSettings
 from supportfleet_runtime.nlu.model_file import GRAPH, LABELS, SETTINGS, Featurizer, ModelSettings, to_json
@@ -92,8 +92,11 @@ def build(data: Dataset, held_out: Dataset | None, arguments: argparse.Namespace
         NluError: The data can't be used.
         ArtifactError: The name or version can't be those of an artifact.
     """
-    from supportfleet_runtime.nlu.export import export_onnx  # noqa: PLC0415 - scikit-learn and onnx only to train
-    from supportfleet_runtime.nlu.train import TrainingSettings, train  # noqa: PLC0415
+    try:
+        from supportfleet_runtime.nlu.export import export_onnx  # noqa: PLC0415 - scikit-learn and onnx only to train
+        from supportfleet_runtime.nlu.train import TrainingSettings, train  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error.name} is not installed: pip install 'supportfleet[train]'") from error
 
     features = FeatureSettings(bits=arguments.bits)
     trained = train(data, TrainingSettings(features, arguments.out_of_scope, arguments.max_rejected, arguments.seed))
@@ -156,13 +159,20 @@ def _summary(data: Dataset, held_out: Dataset | None, result: Result, arguments:
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0 up to 1")
     return value
 
 
 def _moment(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text} has no time zone")
+    try:
+        zone = datetime.fromisoformat(text).tzinfo
+    except ValueError:
+        zone = None
+    if zone is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time with a zone, like 2026-01-31T12:00:00Z")
     return text

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from supportfleet_runtime.models.artifact import Artifact, make_artifact
 from supportfleet_runtime.models.settings import Patience, SyncSettings, sync_settings
+
+# A busy machine is no bug: tests have a timeout, and single examples need none.
+settings.register_profile("supportfleet", deadline=None)
+settings.load_profile("supportfleet")
 
 FILES = {"model.onnx": b"graph" * 1000, "labels.json": b'["a"]\n', "extra/notes.txt": b"hello"}
 CREATED = "2026-11-21T00:00:00Z"

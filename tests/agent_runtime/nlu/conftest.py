@@ -6,8 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from supportfleet_runtime.__main__ import main
+
+# A busy machine is no bug: tests have a timeout, and single examples need none.
+settings.register_profile("supportfleet", deadline=None)
+settings.load_profile("supportfleet")
 
 SUBJECTS = ["parcel", "order", "package", "shipment", "delivery", "box"]
 ROWS = [

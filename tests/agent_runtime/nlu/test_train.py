@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,27 @@ def test_contradictions_in_the_data_are_told(data: Path, tmp_path: Path, capsys:
     assert f"lines 2 and {lines} have the same text and different intents" in capsys.readouterr().err
 
 
+def test_without_the_training_libraries_the_remedy_is_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the extra is not installed, as in the agent's image, training says what to install."""
+    monkeypatch.delitem(sys.modules, "supportfleet_runtime.nlu.train")
+    monkeypatch.setitem(sys.modules, "sklearn.svm", None)
+    assert main(["train", "--data", str(data), "--output", str(tmp_path / "model")]) == 2
+    assert "supportfleet[train]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--max-rejected", "1"), ("--max-rejected", "x"), ("--created-at", "today")])
+def test_options_that_make_no_sense_are_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    """A wrong option is named, with what it may be."""
+    with pytest.raises(SystemExit) as refused:
+        main(["train", "--data", str(data), "--output", str(tmp_path / "model"), *option])
+    assert refused.value.code == 2
+    assert f"argument {option[0]}: {option[1]!r} is no" in capsys.readouterr().err
+
+
 def test_a_folder_with_other_files_is_not_written_to(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +170,7 @@ def test_a_folder_with_other_files_is_not_written_to(
 margins = st.lists(st.lists(st.floats(-3, 3), min_size=3, max_size=3), min_size=4, max_size=30)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(margins, st.sampled_from([2, None]), st.data())
 def test_calibration_is_never_worse_than_none(rows: list[list[float]], other: int | None, data: st.DataObject) -> None:
     """The calibrated probabilities of what was right are at least those of the plain margins."""
