@@ -96,7 +96,7 @@ async def running(*command: str, port: int, path: str, **environ: str) -> AsyncI
     )
     try:
         async with asyncio.timeout(START_SECONDS), ClientSession() as session:
-            while not await answers(session, f"http://127.0.0.1:{port}{path}"):  # noqa: ASYNC110 - another process sets no Event
+            while not await answers(session, f"http://127.0.0.1:{port}{path}"):  # noqa: ASYNC110 - another process  # noqa: ASYNC110 - another process sets no Event
                 await asyncio.sleep(0.05)
         yield psutil.Process(started.pid)
     finally:

@@ -16,6 +16,7 @@ import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from hypothesis import settings
 
 from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, Parts, build, utc_now
 from supportfleet_runtime.config import load
@@ -24,6 +25,9 @@ from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.url import parse_database_url
 
 START_SECONDS = 30
+
+settings.register_profile("supportfleet", deadline=None)  # a busy machine is no failed property
+settings.load_profile("supportfleet")
 
 
 @pytest.fixture(autouse=True)

@@ -341,7 +341,7 @@ def wild_bodies() -> st.SearchStrategy[bytes]:
 
 
 class TestFuzz:
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(body=wild_bodies())
     async def test_no_body_is_a_server_error(self, agent: Any, body: bytes) -> None:
         """Whatever is sent as a message is answered, refused or not found, and never a 5xx."""
