@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supportfleet.errors import DaemonError
+from supportfleet.errors import CommandError, DaemonError
 from supportfleet.local.embedded.daemons import Daemon, Daemons
 from supportfleet.local.embedded.host import Process
 from supportfleet.local.embedded.layout import Layout
@@ -158,6 +158,28 @@ async def test_children_that_are_to_go_on_do(daemons: Daemons) -> None:
         await daemons.ensure(keeper)
         assert child.poll() is None
         child.kill()
+
+
+async def test_what_is_run_to_its_end_is_found_too(daemons: Daemons) -> None:
+    """A program that prepares a process's data is in its cgroup: were `up` killed, it would be found and ended."""
+    work = asyncio.create_task(daemons.run("database", "sleep", "300", seconds=60))
+    await until(lambda: daemons.cgroups.processes(daemons.cgroup("database")))
+    await daemons.kill_children("database")
+    with pytest.raises(CommandError, match="signal 9"):
+        await work
+
+
+async def test_what_is_no_longer_wanted_is_stopped(daemons: Daemons) -> None:
+    """A process that this run of `up` has not asked for, as it did before, is ended and forgotten."""
+    await daemons.ensure(sleeper("kept"))
+    await daemons.ensure(sleeper("dropped"))
+    dropped = daemons.find("dropped")
+    assert dropped is not None
+    later = Daemons(daemons.layout, daemons.cgroups)
+    assert not await later.ensure(sleeper("kept"))
+    await later.stop_unwanted()
+    assert not dropped.alive()
+    assert later.names() == ["kept"]
 
 
 async def test_one_that_ends_says_why(daemons: Daemons) -> None:

@@ -116,7 +116,7 @@ def test_node_configuration_can_be_read(context: Context) -> None:
     assert kubelet["clusterDNS"] == ["10.110.0.10"]
     assert not kubelet["authentication"]["anonymous"]["enabled"]
     assert yaml.safe_load(written["kube-proxy.yaml"])["clusterCIDR"] == "10.94.0.0/16"
-    assert json.loads(written["cni/10-bridge.conflist"])["plugins"][0]["ipam"]["ranges"] == [
+    assert json.loads(written["cni/10-supportfleet.conflist"])["plugins"][0]["ipam"]["ranges"] == [
         [{"subnet": "10.94.1.0/24"}]
     ]
 

@@ -4,6 +4,8 @@ Everything here can be run again: what is there and as it should be is left alon
 be different is made or started. So an interrupted `up` is resumed, and a damaged cluster is healed, by `up`.
 """
 
+import asyncio
+
 from supportfleet.local.embedded import controlplane, files, logs, namespaces, nodes, teardown
 from supportfleet.local.embedded.addons import ADDONS, Addon
 from supportfleet.local.embedded.api import Api, connect
@@ -16,19 +18,23 @@ API_SECONDS = 120
 ADDON_SECONDS = 120
 
 
-async def up(context: Context) -> None:
-    """Have the whole cluster running and ready."""
-    make_folders(context)
+async def lay_ground(context: Context) -> None:
+    """Folders, cgroups and namespaces: what everything runs in. From then on the cluster's addresses are taken."""
     with context.progress.step("network", expected=1, lane=LANE):
-        await make_network(context)
+        _make_folders(context)
+        await _make_network(context)
+
+
+async def up(context: Context) -> None:
+    """Have everything running and ready, on the ground that was laid."""
     pki = context.identities.control_plane()
     admin = context.identities.admin()
-    addons = [addon for addon in ADDONS if addon.wanted(context)]
+    serving = asyncio.Event()
     async with connect(context.identities.server, pki.authority.certificate, admin) as api:
         await together(
             context.daemons.ensure(logs.rotation(context.layout)),
-            _control_plane_and_addons(context, api, pki, addons),
-            *(addon.prepare(context) for addon in addons),
+            _start_control_plane(context, api, pki, serving),
+            *(_start_addon(context, api, addon, serving) for addon in ADDONS if addon.wanted(context)),
             *(nodes.start(context, number) for number in context.node_numbers),
         )
         await _remove_surplus(context, api)
@@ -38,7 +44,8 @@ async def up(context: Context) -> None:
 
 
 async def _remove_surplus(context: Context, api: Api) -> None:
-    """Remove nodes that the cluster is no longer to have."""
+    """Remove what the cluster is no longer to have."""
+    await context.daemons.stop_unwanted()
     wanted = {context.layout.node(number).name for number in context.node_numbers}
     surplus = [number for number in context.layout.node_numbers() if number not in context.node_numbers]
     for number in surplus:
@@ -50,7 +57,7 @@ async def _remove_surplus(context: Context, api: Api) -> None:
             await api.delete(f"/api/v1/nodes/{name}")
 
 
-def make_folders(context: Context) -> None:
+def _make_folders(context: Context) -> None:
     """What the processes write into."""
     layout = context.layout
     for folder in (layout.folder, layout.logs, layout.audit_log.parent, layout.etc, layout.pki):
@@ -64,18 +71,16 @@ def make_folders(context: Context) -> None:
     context.daemons.cgroups.make(layout.cgroup)
 
 
-async def make_network(context: Context) -> None:
+async def _make_network(context: Context) -> None:
     """Namespaces and what joins them."""
     await namespaces.ensure_control(context.layout, context.addresses, context.node_numbers)
     await together(*(namespaces.ensure_node(context.layout.node(n), context.addresses) for n in context.node_numbers))
 
 
-async def _control_plane_and_addons(context: Context, api: Api, pki: controlplane.Pki, addons: list[Addon]) -> None:
+async def _start_control_plane(context: Context, api: Api, pki: controlplane.Pki, serving: asyncio.Event) -> None:
     await _start_api(context, api, pki)
-    await together(
-        _start_controllers(context, pki),
-        *(_start_addon(context, api, addon) for addon in addons),
-    )
+    serving.set()
+    await _start_controllers(context, pki)
 
 
 async def _start_api(context: Context, api: Api, pki: controlplane.Pki) -> None:
@@ -101,7 +106,9 @@ async def _start_controllers(context: Context, pki: controlplane.Pki) -> None:
     await together(*(context.daemons.ensure(daemon) for daemon in wanted))
 
 
-async def _start_addon(context: Context, api: Api, addon: Addon) -> None:
+async def _start_addon(context: Context, api: Api, addon: Addon, serving: asyncio.Event) -> None:
+    await addon.prepare(context)
+    await serving.wait()
     # What its processes may do is among the objects.
     for manifest in addon.manifests(context):
         await api.apply(manifest)

@@ -39,6 +39,9 @@ exec "$@"
 """
 
 
+JOIN = 'echo $$ > "$1"; shift; exec "$@"'
+
+
 @dataclass(frozen=True)
 class Daemon:
     """What to run, and where."""
@@ -87,6 +90,7 @@ class Daemons:
     def __init__(self, layout: Layout, cgroups: Cgroups) -> None:
         self.layout = layout
         self.cgroups = cgroups
+        self.wanted: set[str] = set()
 
     def cgroup(self, name: str) -> str:
         """Each has its own, so that it takes its children along."""
@@ -117,6 +121,7 @@ class Daemons:
 
     async def ensure(self, daemon: Daemon) -> bool:
         """Have it running as described; say whether it had to be started."""
+        self.wanted.add(daemon.name)
         record = self.record(daemon.name)
         digest = daemon.digest()
         if record and record.process.alive():
@@ -128,16 +133,19 @@ class Daemons:
         await self._launch(daemon, digest)
         return True
 
+    async def run(self, name: str, *command: str | Path, stdin: str | None = None, seconds: float) -> None:
+        """Run a program to its end in the cgroup of a process: were we killed, it would be found and ended there."""
+        await run("/bin/sh", "-c", JOIN, "supportfleet", self._members(name), *command, stdin=stdin, seconds=seconds)
+
+    def _members(self, name: str) -> Path:
+        folder = self.cgroups.tracking / self.cgroup(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "cgroup.procs"
+
     async def _launch(self, daemon: Daemon, digest: str) -> None:
-        cgroup = self.cgroup(daemon.name)
-        (self.cgroups.tracking / cgroup).mkdir(parents=True, exist_ok=True)
         record = self.layout.daemons / daemon.name
         record.unlink(missing_ok=True)
-        places: tuple[str | Path, ...] = (
-            record,
-            self.cgroups.tracking / cgroup / "cgroup.procs",
-            self.log(daemon.name),
-        )
+        places: tuple[str | Path, ...] = (record, self._members(daemon.name), self.log(daemon.name))
         said = await run(
             *("setsid", "--fork", "/bin/sh", "-c", LAUNCH, "supportfleet"),
             *(*places, digest, *daemon.entering),
@@ -155,6 +163,12 @@ class Daemons:
                 process.signal(signal.SIGKILL)
                 await process.gone(STOP_SECONDS)
         (self.layout.daemons / name).unlink(missing_ok=True)
+
+    async def stop_unwanted(self) -> None:
+        """End those that nobody has asked for since this was made."""
+        for name in set(self.names()) - self.wanted:
+            await self.stop(name)
+            await self.kill_children(name)
 
     async def kill_children(self, name: str) -> None:
         """Kill what a process left behind in its cgroup: it may hold the ports and the files of the next."""

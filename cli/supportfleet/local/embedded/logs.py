@@ -11,7 +11,8 @@ BYTES = 16 * 2**20
 SECONDS = 30
 
 ROTATE = """
-while sleep "$3"; do
+while :; do
+  sleep "$3"
   for log in "$1"/*.log; do
     if [ "$(stat -c %s "$log")" -gt "$2" ]; then
       cp "$log" "$log.1"

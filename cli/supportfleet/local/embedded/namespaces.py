@@ -3,7 +3,7 @@
 ::
 
     this machine              control namespace                      node namespace, one for each node
-    sf-<hash> .254 ───veth─── host ─┐                                eth0 .11 ── kube-proxy ── cni0 ── pods
+    sf-<hash> .254 ───veth─── host ─┐                                eth0 .11 ── kube-proxy ── pods
                                     ├─ br0 .1 (API server, DNS, S3 …)
     node1 ─────────────────────veth─┘
 

@@ -37,7 +37,9 @@ class Node:
         etc = NodeLayout.INSIDE
         return {
             "containerd.toml": containerd_config(etc),
-            "cni/10-bridge.conflist": files.to_json(cni_config(str(self.addresses.pod_range(self.layout.number)))),
+            "cni/10-supportfleet.conflist": files.to_json(
+                cni_config(str(self.addresses.pod_range(self.layout.number)))
+            ),
             "kubelet.yaml": files.to_yaml(kubelet_config(self, etc)),
             "kube-proxy.yaml": files.to_yaml(proxy_config(self, etc)),
             # Pods that ask for the node's own DNS get the cluster's: there is no other.
@@ -102,17 +104,17 @@ disabled_plugins = [
 
 
 def cni_config(pod_range: str) -> dict[str, Any]:
-    """Pods of a node are on a bridge of their own; the node routes between it and the others."""
-    bridge = {
-        "type": "bridge",
-        "bridge": "cni0",
-        "isGateway": True,
-        "hairpinMode": True,
+    """Each pod has a link to its node, which routes between them: what is routed passes kube-proxy's rules.
+
+    On a bridge it would only with the kernel's br_netfilter, which changes how all bridges of the machine work.
+    """
+    link = {
+        "type": "ptp",
         "ipMasq": False,
         "ipam": {"type": "host-local", "ranges": [[{"subnet": pod_range}]], "routes": [{"dst": "0.0.0.0/0"}]},
     }
     portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"cniVersion": "0.4.0", "name": "supportfleet", "plugins": [bridge, portmap]}
+    return {"cniVersion": "0.4.0", "name": "supportfleet", "plugins": [link, portmap]}
 
 
 def kubelet_config(node: Node, etc: Path) -> dict[str, Any]:

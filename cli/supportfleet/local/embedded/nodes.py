@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from supportfleet.errors import CommandError
-from supportfleet.local.embedded import files, namespaces
+from supportfleet.local.embedded import files, namespaces, teardown
 from supportfleet.local.embedded.api import Api
 from supportfleet.local.embedded.context import Context, together
 from supportfleet.local.embedded.host import run
@@ -25,9 +25,8 @@ async def start(context: Context, number: int) -> None:
     node = Node(layout, context.addresses, context.programs["kubelet"], context.programs["kube-proxy"])
     _make_folders(context, node)
     if await namespaces.ensure_mounts(layout):
-        # Whatever ran in the namespace before could not see what is mounted in this one.
-        for daemon in node.daemons:
-            await context.daemons.stop(daemon.name)
+        # Whatever runs still is in a namespace that is lost, and could not see what is mounted in this one.
+        await teardown.end_processes(teardown.Scope.of_node(layout), context.daemons.cgroups)
     containerd, kubelet, proxy = node.daemons
     with context.progress.step(f"node {layout.name}", expected=8, lane=layout.name):
         await context.daemons.ensure(containerd)

@@ -91,8 +91,7 @@ class EmbeddedCluster:
             record = replace(record, index=await self._index(before))
             context = self._context(record, made, progress, fast=options.fast)
             state.save(record)
-            cluster.make_folders(context)
-            await cluster.make_network(context)
+            await cluster.lay_ground(context)
             return context
 
     def _refuse_remains(self, before: state.Record | None) -> None:

@@ -64,9 +64,14 @@ class Scope:
         return any(path.exists() for path in paths) or any(map(cgroups.exists, self.cgroups))
 
 
+async def end_processes(scope: Scope, cgroups: Cgroups) -> None:
+    """Kill every process of it."""
+    await _until(lambda: _kill(scope, cgroups), "its processes do not end")
+
+
 async def remove(scope: Scope, cgroups: Cgroups) -> None:
     """Remove all of it."""
-    await _until(lambda: _kill(scope, cgroups), "its processes do not end")
+    await end_processes(scope, cgroups)
     for mount in reversed(mounts()):
         if any(mount.path.is_relative_to(path) for path in (*scope.folders, *scope.files)):
             # Lazily: at once out of sight, and gone with its last user, were there one left.

@@ -4,6 +4,7 @@ Stock Envoy lacks Istio's own filters, and nothing here hands out certificates, 
 TLS, sidecars, the injector) is off: routing is what this is for.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,8 +76,12 @@ async def prepare(context: Context) -> None:
     source = context.sources["istio.io/api"] / DEFINITIONS
     kept = _definitions_file(context)
     if not kept.exists():
-        documents = yaml.load_all(source.read_text(), Loader=yaml.CSafeLoader)
-        files.write(kept, json.dumps([document for document in documents if document]))
+        await asyncio.to_thread(_convert, source, kept)
+
+
+def _convert(source: Path, target: Path) -> None:
+    documents = yaml.load_all(source.read_text(), Loader=yaml.CSafeLoader)
+    files.write(target, json.dumps([document for document in documents if document]))
 
 
 def _definitions_file(context: Context) -> Path:

@@ -15,6 +15,7 @@ from supportfleet.local.embedded.daemons import Daemon
 from supportfleet.local.embedded.host import mounts, run
 from supportfleet.local.embedded.layout import CLUSTER_DOMAIN
 
+NAME = "postgres"
 PORT = 5432
 USER = DATABASE = "supportfleet"
 SECRET = "postgres-credentials"  # noqa: S105 - a name
@@ -45,20 +46,20 @@ async def prepare(context: Context) -> None:
     binaries = programs()
     place = await _reachable_folder(context)
     data = place / binaries.parent.name
-    name = "postgres"
-    if not data.exists():
-        with context.progress.step("PostgreSQL data", expected=3, lane="postgres"):
-            await _initialise(context, binaries, data)
-    if context.daemons.find(name) is None:
-        # Its process has ended for certain; the number in this file may be another's by now.
-        await context.daemons.kill_children(name)
+    if context.daemons.find(NAME) is None:
+        # What an interrupted run has left at work, or a killed server.
+        await context.daemons.kill_children(NAME)
+        # The number in this file may be another's by now.
         (data / "postmaster.pid").unlink(missing_ok=True)
+    if not data.exists():
+        with context.progress.step("PostgreSQL data", expected=3, lane=NAME):
+            await _initialise(context, binaries, data)
     settings = {**SETTINGS, "listen_addresses": str(context.addresses.control), "port": str(PORT)}
     if context.fast:
         settings["fsync"] = "off"
     options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     command = (*AS_POSTGRES, str(binaries / "postgres"), "-D", str(data), *options)
-    await context.daemons.ensure(Daemon(name, command, context.layout.control_namespace))
+    await context.daemons.ensure(Daemon(NAME, command, context.layout.control_namespace))
 
 
 async def _reachable_folder(context: Context) -> Path:
@@ -77,17 +78,17 @@ async def _initialise(context: Context, binaries: Path, data: Path) -> None:
     unfinished = data.with_name(f"{data.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
-    locale = ("--locale=C.UTF-8", "--encoding=UTF8", "--auth=scram-sha-256", "--no-sync")
+    locale = ("--locale=C.UTF-8", "--encoding=UTF8", "--auth=scram-sha-256", *(("--no-sync",) if context.fast else ()))
     password = unfinished.with_name("password")
     files.write(password, kept_in(context.layout.folder).postgres_password)
     shutil.chown(password, "postgres", "postgres")
     initdb = (binaries / "initdb", "-D", unfinished, *locale, "--username=postgres", f"--pwfile={password}")
-    await run(*AS_POSTGRES, *initdb, seconds=INITDB_SECONDS)
+    await context.daemons.run(NAME, *AS_POSTGRES, *initdb, seconds=INITDB_SECONDS)
     password.unlink()
     with (unfinished / "pg_hba.conf").open("a") as file:
         file.write("host all all 0.0.0.0/0 scram-sha-256\n")
-    await run(
-        *(*AS_POSTGRES, binaries / "postgres", "--single", "-D", unfinished, "postgres"),
+    await context.daemons.run(
+        *(NAME, *AS_POSTGRES, binaries / "postgres", "--single", "-D", unfinished, "postgres"),
         stdin=f"CREATE ROLE {USER} LOGIN PASSWORD '{kept_in(context.layout.folder).postgres_password}';\n"
         f"CREATE DATABASE {DATABASE} OWNER {USER};\n",
         seconds=INITDB_SECONDS,
