@@ -93,6 +93,7 @@ class FakeApi:
     watches: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: int = 0
+    bookmarks: bool = True
 
     # What tests do.
 
@@ -247,7 +248,8 @@ class FakeApi:
                     await response.write(_line("DELETED", value))
             news = self.news
             mark = {"kind": resource.kind, "metadata": {"resourceVersion": str(self.version)}}
-            await response.write(_line("BOOKMARK", mark))
+            if self.bookmarks:
+                await response.write(_line("BOOKMARK", mark))
             await news.wait()
 
     def _apply(

@@ -151,12 +151,12 @@ class TestWatching:
         version = str(api.version)
         api.put(config_map("a"))
         api.remove(CONFIG_MAPS, "shop", "a")
-        seen = []
+        seen: list[tuple[str, Any]] = []
         async for event in client.watch(CONFIG_MAPS, None, "", version):
             seen.append((event.type, event.object["metadata"].get("name")))
             if event.type == "BOOKMARK":
                 break
-        assert seen == [("ADDED", "a"), ("DELETED", "a"), ("BOOKMARK", None)]
+        assert seen == [("OPENED", None), ("ADDED", "a"), ("DELETED", "a"), ("BOOKMARK", None)]
 
     async def test_an_old_version_is_gone(self, api: Any, client: Client) -> None:
         """410 as an answer is Gone."""
@@ -168,24 +168,26 @@ class TestWatching:
         """410 within the stream is Gone as well: that is how the API server says it of an open watch."""
         event = {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "old"}}
         api.fail(200, path="configmaps", body=event)
+        watch = client.watch(CONFIG_MAPS, None, "", "1")
+        assert (await anext(watch)).type == "OPENED"
         with pytest.raises(Gone):
-            await anext(client.watch(CONFIG_MAPS, None, "", "1"))
+            await anext(watch)
 
-    async def test_silence_is_death(self, api: Any, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A stream that says nothing, not even a bookmark, ends as Unreachable."""
+    async def test_silence_ends_a_watch(self, api: Any, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A stream that says nothing for long, not even a bookmark, ends, as one that the server ended."""
         from aiohttp import ClientTimeout  # noqa: PLC0415 - only here
 
         monkeypatch.setattr(client_module, "WATCH_TIMEOUT", ClientTimeout(total=None, sock_read=0.2))
-        watch = client.watch(CONFIG_MAPS, None, "", str(api.version))
-        assert (await anext(watch)).type == "BOOKMARK"
-        with pytest.raises(Unreachable):
-            await anext(watch)
+        seen = [event.type async for event in client.watch(CONFIG_MAPS, None, "", str(api.version))]
+        assert seen == ["OPENED", "BOOKMARK"]
 
     async def test_an_object_larger_than_any_buffer_arrives_whole(self, api: Any, client: Client) -> None:
         """Lines are as long as objects are."""
         version = str(api.version)
         api.put(config_map("large", text="x" * 1_500_000))
-        event = await anext(client.watch(CONFIG_MAPS, None, "", version))
+        watch = client.watch(CONFIG_MAPS, None, "", version)
+        await anext(watch)
+        event = await anext(watch)
         assert len(event.object["data"]["text"]) == 1_500_000
 
 

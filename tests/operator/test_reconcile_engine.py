@@ -73,6 +73,7 @@ class Stage:
 async def stage(api: Any, client: Client, world: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     monkeypatch.setattr(queue_module, "FIRST_DELAY", 0.02)
     monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.02)
+    monkeypatch.setattr(watch_module, "SHORT", 0.0)
     metrics = Metrics()
     engine = Engine(client, metrics, workers=4)
     task = asyncio.create_task(engine.run())

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohttp import ClientTimeout
 
+from supportfleet_operator.cluster import client as client_module
 from supportfleet_operator.cluster import watch as watch_module
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
@@ -28,6 +30,7 @@ def config_map(name: str, *, labelled: bool = True) -> dict[str, Any]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(watch_module, "SHORT", 0.0)
 
 
 @pytest.fixture
@@ -122,6 +125,36 @@ async def test_age_starts_anew_with_every_sign_of_life(api: Any, client: Client,
     await until(lambda: watcher.age == 0.0)
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_a_kind_that_never_changes_keeps_its_watch_alive(
+    api: Any, client: Client, cache: Cache, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any event or bookmark the watch is opened again where it was, and that is sign of life enough."""
+    monkeypatch.setattr(client_module, "WATCH_TIMEOUT", ClientTimeout(total=None, sock_read=0.1))
+    monkeypatch.setattr(api, "bookmarks", False)
+    async with running(client, cache) as watcher:
+        await until(lambda: api.watches >= 5)
+        assert watcher.age < 1.0
+        assert api.lists == 1
+
+
+async def test_a_stream_that_ends_at_once_is_not_opened_in_a_loop(
+    api: Any, client: Client, cache: Cache, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that cuts every stream costs a few requests a minute, not thousands."""
+    monkeypatch.setattr(watch_module, "SHORT", 1.0)
+    monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.1)
+    api.fail(
+        200, times=1000, path="configmaps", body={"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}
+    )
+    watcher = Watcher(client, cache, CONFIG_MAPS, selector=LABEL)
+    watcher._version = "1"
+    task = asyncio.create_task(watcher.run())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    await asyncio.wait({task})
+    assert 1000 - api.faults[0].times <= 6
 
 
 def test_backoff_doubles_to_a_bound() -> None:

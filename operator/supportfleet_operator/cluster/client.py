@@ -2,7 +2,7 @@
 
 The client retries nothing. Each of its callers is a loop that owns its retry (the work queue, a watch, the lease), and
 two owners would multiply. What the server says about patience (``Retry-After``) slows the limiter and travels in the
-error. Every request has a deadline; a watch has one for silence, because bookmarks arrive every minute or so.
+error. Every request has a deadline; a watch has one for silence, so that a connection that died unnoticed is replaced.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIELD_MANAGER: Final = "supportfleet-operator"
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 WATCH_SECONDS: Final = 300
 SILENCE_SECONDS: Final = 90
-"""Bookmarks come about once a minute; a stream that says nothing for longer is dead."""
+"""Bookmarks come about once a minute, but for kinds that never change: those streams are just opened again."""
 WATCH_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS)
 PAGE: Final = 500
 MAX_LINE: Final = 16 * 2**20
@@ -49,7 +49,7 @@ class Page(NamedTuple):
 
 
 class WatchEvent(NamedTuple):
-    """What a watch says: ADDED, MODIFIED, DELETED or BOOKMARK, and the object."""
+    """What a watch says: ADDED, MODIFIED, DELETED or BOOKMARK, and the object; at first our own OPENED."""
 
     type: str
     object: Manifest
@@ -114,7 +114,7 @@ class Client:
     async def watch(
         self, resource: Resource, namespace: str | None, selector: str, resource_version: str
     ) -> AsyncIterator[WatchEvent]:
-        """What happens after a version, until the server ends the stream; ``Gone`` when the version is too old."""
+        """What happens after a version, until the stream ends or is silent; ``Gone`` when the version is too old."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -126,13 +126,16 @@ class Client:
         )
         try:
             async with await self._send(request) as response:
+                yield WatchEvent("OPENED", {"metadata": {"resourceVersion": resource_version}})
                 async for line in _lines(response.content):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise api_error(int(event["object"].get("code") or 0), event["object"])
                     yield WatchEvent(event["type"], event["object"])
+        except aiohttp.SocketTimeoutError:
+            return
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"watching {resource.plural}: {error or 'silence'}") from error
+            raise Unreachable(f"watching {resource.plural}: {error}") from error
 
     async def apply(
         self,

@@ -1,8 +1,9 @@
 """Keep a cache in step with the API server: list in pages, then watch, for ever.
 
 A watch resumes at the last resourceVersion it saw (bookmarks move it on while nothing happens); ``410 Gone`` starts
-over with a list. A stream that is silent for longer than bookmarks ever are is dead, whatever TCP says, and is opened
-again. Failures back off; nothing but cancellation ends the loop.
+over with a list. A stream that is silent for longer than bookmarks usually are may be dead, whatever TCP says, and is
+opened again; that it opens is a sign of life, since a kind that never changes has no bookmarks. Failures, and streams
+that end at once, back off; nothing but cancellation ends the loop.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ LOG: Final = logging.getLogger(__name__)
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
+SHORT: Final = 1.0
+"""A stream that lasts no longer is no use, and opening it again and again would be a burden."""
 
 
 def backoff(failures: int, jitter: float) -> float:
@@ -56,25 +59,27 @@ class Watcher:
 
     @property
     def age(self) -> float:
-        """Seconds since the API server last said anything, bookmarks included."""
+        """Seconds since the API server last said anything, be it that the watch is open."""
         return self._clock() - self._heard
 
     async def run(self) -> None:
         """List and watch until cancelled."""
         failures = 0
         while True:
+            begun = self._clock()
+            trouble: ClusterError | None = None
             try:
                 if not self._version:
                     await self._list()
-                heard = self._heard
                 await self._follow()
-                failures = 0 if self._heard > heard else failures
             except Gone:
                 self._version = ""
-                continue
             except ClusterError as error:
-                failures += 1
-                await self._rest(failures, error)
+                trouble = error
+            lasted = self._clock() - begun
+            failures = failures + 1 if trouble is not None or lasted < SHORT else 0
+            if failures:
+                await self._rest(failures, trouble)
 
     async def _list(self) -> None:
         manifests: list[Manifest] = []
@@ -99,14 +104,19 @@ class Watcher:
                 self._cache.put(event.object)
             self._cache.seen(self.resource, self._version)
 
-    async def _rest(self, failures: int, error: ClusterError) -> None:
-        after = error.retry_after if isinstance(error, Busy) else None
+    async def _rest(self, failures: int, trouble: ClusterError | None) -> None:
+        after = trouble.retry_after if isinstance(trouble, Busy) else None
         delay = max(after or 0.0, backoff(failures, random.random()))  # noqa: S311 - spreads load, keeps no secret
         # A stream that breaks now and then is weather; one that cannot be opened at all is worth an alert.
-        level = logging.WARNING if isinstance(error, ApiError) or failures > 1 else logging.INFO
+        level = logging.WARNING if isinstance(trouble, ApiError) or failures > 1 else logging.INFO
         LOG.log(
             level,
             "watch interrupted",
-            extra={"resource": self.resource.plural, "error": str(error), "failures": failures, "retry_in": delay},
+            extra={
+                "resource": self.resource.plural,
+                "error": str(trouble or "it ended at once"),
+                "failures": failures,
+                "retry_in": delay,
+            },
         )
         await asyncio.sleep(delay)

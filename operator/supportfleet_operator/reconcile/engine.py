@@ -34,7 +34,7 @@ LOG: Final = logging.getLogger(__name__)
 
 SELECTOR: Final = f"{AGENT},{MANAGED_BY}={MANAGER_NAME}"
 STALE_WATCH: Final = 180.0
-"""A watch that heard nothing for so long has missed several bookmarks and its own reconnects: the process is ill."""
+"""A watch that heard nothing for so long has missed several bookmarks and its own renewal: the process is ill."""
 STUCK_WORKER: Final = 300.0
 """Every request has a deadline, so no reconcile takes this long."""
 SPREAD: Final = 0.2
@@ -151,7 +151,7 @@ class Engine:
         )
         self._metrics.read(
             "supportfleet_watch_last_event_age_seconds",
-            "Seconds since the API server last said anything on a watch, bookmarks included.",
+            "Seconds since the API server last said anything on a watch: an event, a bookmark, that it is open.",
             "resource",
             self._ages,
         )
