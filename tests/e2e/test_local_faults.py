@@ -333,6 +333,18 @@ def test_down_of_an_interrupted_up(make: Callable[[str], Local]) -> None:
     assert local.traces() == []
 
 
+@pytest.mark.parametrize("seconds", [0.6, 1.0, 1.5])
+def test_an_interrupted_down_is_finished(make: Callable[[str], Local], seconds: float) -> None:
+    """Killed while it takes a cluster down, `down` finishes the next time."""
+    local = make("sft-cut")
+    local.up()
+    with local.start("down") as process:
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+    local.down()
+    assert local.traces() == []
+
+
 def test_two_clusters_side_by_side(make: Callable[[str], Local], healthy: Local) -> None:
     """Clusters do not see each other; one can go while the other stays."""
     other = make("sft-heal-node1")  # a name that begins like the other's namespaces
