@@ -17,6 +17,7 @@ from sqlalchemy import insert, text
 
 from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.queue.sql import SqlQueue
+from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.schema import conversations, tasks
@@ -74,14 +75,16 @@ class TestSignals:
 
     async def test_nobody_is_told_of_what_is_done_at_home(self, start_agent: Any, database: Database) -> None:
         """A message that its own pod works sends no signal: a fleet is not woken for nothing."""
-        home, other = await start_agent(), await start_agent()
+        agent = await start_agent()
+        heard: list[tuple[str, str]] = []
+        listening = asyncio.create_task(signals.listen(database.url, 5, lambda *signal: heard.append(signal)))
         await until(lambda: _listens(database, 2))
-        heard: list[str] = []
-        other.parts.wakeup.notify = lambda: heard.append("work")
-        other.parts.waiters.hear = heard.extend
-        await home.say("Where is my order A-1001?")
-        await other.say("Where is my order A-1001?")
-        assert heard == ["work"], "the one is its own message's"
+        await until(lambda: _has_room(agent))
+        await agent.say("Where is my order A-1001?")
+        await database.write(lambda connection: signals.send(connection, "end", ["of test"]))
+        await until(lambda: _is_heard(heard, ("end", "of test")))
+        assert heard == [("end", "of test")]
+        listening.cancel()
 
 
 class TestOutages:
@@ -247,6 +250,14 @@ async def test_a_wrong_password_is_told_without_it(postgresql: Any) -> None:
 
 async def _schema_is_there(agent: Any) -> bool:
     return agent.parts.progress.schema is None
+
+
+async def _has_room(agent: Any) -> bool:
+    return bool(agent.parts.wakeup.has_room)
+
+
+async def _is_heard(heard: list[tuple[str, str]], signal: tuple[str, str]) -> bool:
+    return signal in heard
 
 
 async def _is_ready(agent: Any) -> bool:
