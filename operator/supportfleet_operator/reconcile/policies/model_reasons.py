@@ -29,6 +29,7 @@ REMEDIES: Final[Mapping[str, tuple[str, str]]] = {
         "the store does not answer: correct the address, or see why it is down; it is tried again",
     ),
     "CacheNotWritable": ("spec.model.cache", "the volume cannot be written: see its access mode, size and permissions"),
+    "InvalidSettings": ("spec.model", "the sync cannot use these settings: correct what the message names"),
     "OutOfMemory": ("spec.model", "the model sync was killed for memory: the artifact is larger than it can verify"),
 }
 """Reason to field and remedy."""
