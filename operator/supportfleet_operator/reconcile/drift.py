@@ -9,7 +9,7 @@ its own write, and remembers as a ``Settlement``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from decimal import InvalidOperation
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +29,7 @@ IDENTITIES: Final[Mapping[str, tuple[str, ...]]] = {
 """Lists of the Kubernetes API that are maps in truth, by the name of their field. Ports of Services follow."""
 SERVICE_PORT: Final = ("port", "protocol")
 QUANTITIES: Final = frozenset({"requests", "limits"})
-SINGLE_QUANTITIES: Final = frozenset({"sizeLimit", "tolerance", "divisor"})
+AMOUNTS: Final = QUANTITIES | {"sizeLimit", "tolerance", "divisor"}
 
 
 class Difference(NamedTuple):
@@ -46,8 +46,10 @@ def differences(desired: Mapping[str, Any], live: Mapping[str, Any]) -> list[Dif
 
 
 def _compare(desired: Any, live: Any, path: str, field: str) -> Iterator[Difference]:
-    if isinstance(desired, Mapping):
-        if not isinstance(live, Mapping):
+    if desired == live:  # most of an object, compared without a step of Python
+        return
+    if isinstance(desired, dict):  # and not Mapping: both are JSON, and this runs for every field at every look
+        if not isinstance(live, dict):
             if desired:
                 yield Difference(path, live)
             return
@@ -57,14 +59,14 @@ def _compare(desired: Any, live: Any, path: str, field: str) -> Iterator[Differe
                 yield from _compare(value, live[key], below, field if field in QUANTITIES else key)
             elif not _is_nothing(value):
                 yield Difference(below, None)
-    elif isinstance(desired, Sequence) and not isinstance(desired, str):
+    elif isinstance(desired, list):
         yield from _compare_lists(desired, live, path, field)
-    elif desired != live and not (field in QUANTITIES | SINGLE_QUANTITIES and _same_quantity(desired, live)):
+    elif not (field in AMOUNTS and _same_quantity(desired, live)):
         yield Difference(path, live)
 
 
-def _compare_lists(desired: Sequence[Any], live: Any, path: str, field: str) -> Iterator[Difference]:
-    if not isinstance(live, Sequence) or isinstance(live, str):
+def _compare_lists(desired: list[Any], live: Any, path: str, field: str) -> Iterator[Difference]:
+    if not isinstance(live, list):
         yield Difference(path, live)
         return
     identity = _identity(field, desired)
@@ -85,7 +87,7 @@ def _compare_lists(desired: Sequence[Any], live: Any, path: str, field: str) -> 
             yield Difference(below, None)
 
 
-def _identity(field: str, items: Sequence[Any]) -> tuple[str, ...] | None:
+def _identity(field: str, items: list[Any]) -> tuple[str, ...] | None:
     """What identifies the items of a list; None for a list that is one value."""
     if field == "ports" and items and all("targetPort" in item for item in items):
         return SERVICE_PORT
