@@ -139,5 +139,7 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[str]:
     cluster: Kubernetes = request.getfixturevalue(tier)
     name = f"t-{zlib.crc32(request.node.nodeid.encode()):08x}-{os.getpid()}"
     cluster.kubectl("create", "namespace", name)
+    # Pods are refused until a controller has made the namespace's own ServiceAccount.
+    cluster.kubectl("-n", name, "wait", "--for=create", "serviceaccount/default", "--timeout=30s")
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
