@@ -55,7 +55,9 @@ def example(case: dict[str, Any], number: int) -> dict[str, Any]:
 def cluster(control_plane: Any) -> Any:
     """The control plane with the definition, installed as users install it."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(REPOSITORY / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    # A definition so new that it has no conditions at all is an error for the second one alone.
+    for what in ("jsonpath={.status.acceptedNames.kind}=SupportAgent", "condition=Established"):
+        control_plane.kubectl("wait", f"--for={what}", f"crd/{CRD}", "--timeout=30s")
     return control_plane
 
 
