@@ -88,6 +88,9 @@ class Analysis(ApiModel):
     on_inconclusive: Literal["Pause"] = Field(
         "Pause", description="What too few samples mean. Pause: wait for more; never promote and never roll back."
     )
-    metrics: Annotated[tuple[AnalysisMetric, ...], Field(min_length=1, max_length=8), ListMap(("name",))] = Field(
-        description="Figures, which must all pass."
-    )
+    metrics: Annotated[
+        tuple[AnalysisMetric, ...],
+        Field(max_length=8),
+        ListMap(("name",)),
+        Rule(cel="self.size() > 0", message="name at least one figure", check=lambda metrics: len(metrics) > 0),
+    ] = Field(description="Figures, which must all pass.")

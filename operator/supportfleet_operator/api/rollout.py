@@ -120,9 +120,9 @@ class Rollout(ApiModel):
         _only_with("match", "match", "Canary", "BlueGreen"),
         _only_with("analysis", "analysis", "Canary", "BlueGreen"),
         Rule(
-            cel="self.strategy != 'Canary' || has(self.steps)",
+            cel="self.strategy != 'Canary' || (has(self.steps) && self.steps.size() > 0)",
             message="Canary needs steps, such as [{setWeight: 10}, {pause: {durationSeconds: 300}}]",
-            check=lambda rollout: rollout.strategy != "Canary" or rollout.steps is not None,
+            check=lambda rollout: rollout.strategy != "Canary" or bool(rollout.steps),
             field_path=".steps",
             reason="FieldValueRequired",
         ),
@@ -161,10 +161,10 @@ class Rollout(ApiModel):
             "Rolling: it takes over as its pods become ready, with no steps and no analysis."
         ),
     )
-    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=MAX_STEPS)] | None = Field(
+    steps: Annotated[tuple[Step, ...], Field(max_length=MAX_STEPS)] | None = Field(
         None, description="What happens to a new revision, in order; after the last step it is promoted."
     )
-    match: Annotated[tuple[HeaderMatch, ...], Field(min_length=1, max_length=8)] | None = Field(
+    match: Annotated[tuple[HeaderMatch, ...], Field(max_length=8)] | None = Field(
         None,
         description=(
             "Requests that always go to the new revision once it is ready: those that any of these matches. "

@@ -182,6 +182,15 @@ class SupportAgentSpec(ApiModel):
     traffic: Traffic = Field(Traffic(), description="Who splits customers' traffic between revisions.")
 
     @property
+    def first_pods(self) -> int:
+        """Pods to start with; from then on the autoscaler's number holds where there is one."""
+        if self.suspend:
+            return 0
+        if self.autoscaling is None:
+            return self.replicas
+        return max(self.autoscaling.min_replicas, min(self.replicas, self.autoscaling.max_replicas))
+
+    @property
     def max_pods(self) -> int:
         """The most pods that the agent can have."""
         if self.suspend:

@@ -50,10 +50,10 @@ class Traffic(ApiModel):
             "Istio: a VirtualService of the agent's name routes by exact weights and by spec.rollout.match."
         ),
     )
-    hosts: Annotated[tuple[Host, ...], Field(min_length=1, max_length=16), ListSet()] | None = Field(
+    hosts: Annotated[tuple[Host, ...], Field(max_length=16), ListSet()] | None = Field(
         None, description="Hosts that the agent answers for, beside its Service's own name."
     )
-    gateways: Annotated[tuple[Gateway, ...], Field(min_length=1, max_length=16), ListSet()] | None = Field(
+    gateways: Annotated[tuple[Gateway, ...], Field(max_length=16), ListSet()] | None = Field(
         None,
         description=(
             "Istio Gateways that the hosts come in through, as NAME or NAMESPACE/NAME; "

@@ -26,7 +26,7 @@ def virtual_service(agent: SupportAgent, routing: Routing) -> dict[str, Any] | N
     own = names.agent_name(agent)
     hosts = traffic.hosts or ()
     spec: dict[str, Any] = {"hosts": [*hosts, *([] if own in hosts else [own])]}
-    if traffic.gateways is not None:
+    if traffic.gateways:
         spec["gateways"] = [*traffic.gateways, *([] if MESH in traffic.gateways else [MESH])]
     spec["http"] = _routes(agent, routing)
     return {
@@ -45,7 +45,7 @@ def _routes(agent: SupportAgent, routing: Routing) -> list[dict[str, Any]]:
             _destination(agent, revision, weight) for revision, weight in sorted(routing.weights.items()) if weight > 0
         ],
     }
-    if agent.spec.rollout.match is None or routing.matched is None:
+    if not agent.spec.rollout.match or routing.matched is None:
         return [weighted]
     matches = [match.manifest() for match in agent.spec.rollout.match]
     return [{"name": "matched", "match": matches, "route": [_destination(agent, routing.matched, 100)]}, weighted]
