@@ -126,7 +126,9 @@ def _type(schema: Schema) -> str:
 
 
 def _plural(kind: str) -> str:
-    return f"{kind}s" if kind in ("object", "string", "integer") else kind
+    if kind.startswith("map of "):
+        return f"maps{kind.removeprefix('map')}"
+    return f"{kind}s" if kind in ("object", "string", "integer", "number") else kind
 
 
 def _bounds(schema: Schema) -> str:
