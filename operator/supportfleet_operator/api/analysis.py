@@ -69,11 +69,12 @@ class AnalysisMetric(ApiModel):
 
 
 class Analysis(ApiModel):
-    """What is measured of a new revision, in every step with traffic, and what it must reach."""
+    """What is measured of a new revision, and what it must reach before it gets more traffic."""
 
     interval_seconds: Annotated[Int32, Field(ge=1, le=3600)] = Field(30, description="Seconds between measurements.")
     min_samples: Annotated[Int32, Field(ge=1, le=1_000_000)] = Field(
-        20, description="Requests in a step below which a measurement says nothing, neither good nor bad."
+        20,
+        description="Requests below which a measurement says nothing, neither good nor bad; it goes on until there are as many.",
     )
     failure_limit: Annotated[Int32, Field(ge=1, le=100)] = Field(
         1, description="Failed measurements at which the revision is rolled back."
@@ -81,7 +82,7 @@ class Analysis(ApiModel):
     on_no_data: Literal["Pause", "Fail", "Pass"] = Field(
         "Pause",
         description=(
-            "What no figures at all mean. Pause: wait for some, until spec.rollout.progressDeadlineSeconds. "
+            "What no figures at all mean. Pause: wait for some; never promote and never roll back. "
             "Fail: a failed measurement. Pass: a passed one."
         ),
     )

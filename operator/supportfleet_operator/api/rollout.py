@@ -90,7 +90,11 @@ class Step(ApiModel):
     )
     pause: Pause | None = Field(None, description="Wait, for a time or for a person.")
     analysis: AnalysisStep | None = Field(
-        None, description="Wait until spec.rollout.analysis has passed with enough samples in this step."
+        None,
+        description=(
+            "Wait until a measurement made in this step has passed. "
+            "A weight is never left before that anyway; this is for steps between pauses, and for BlueGreen."
+        ),
     )
 
 

@@ -94,6 +94,13 @@ class RolloutStatus(StatusModel):
     undone_revision: str | None = Field(
         None, description="The revision that undo went back from; it isn't tried again until the spec changes."
     )
+    retiring: Annotated[dict[str, Timestamp], Field(max_length=16)] | None = Field(
+        None,
+        description=(
+            "Revisions without traffic that still have their pods, and since when: "
+            "they are scaled down spec.rollout.scaleDownDelaySeconds later."
+        ),
+    )
     reason: str | None = Field(None, description="Why the rollout is where it is, in one CamelCase word.")
     message: str | None = Field(None, description="Why, in a sentence for people, with the figures and the remedy.")
     last_action_id: str | None = Field(None, description="The supportfleet.dev/action-id that was carried out last.")
