@@ -12,11 +12,13 @@
             ├── Conflict       409: a field, a name or a version is somebody else's
             ├── Gone           410: the resourceVersion is too old to continue from
             ├── Invalid        400, 422: the object is wrong
-            ├── Forbidden      401, 403: RBAC, quota, Pod Security or another admission rule refused it
+            ├── Unauthorized   401: the token is no longer good; it is being renewed
+            ├── Forbidden      403: RBAC, quota, Pod Security or another admission rule refused it
             └── Busy           429 and 5xx: the server asks for patience
 
-Nothing below the reconciler turns an error into a retry: ``Unreachable`` and ``Busy`` go up to the loop that owns the
-retry (the work queue, a watch, the lease), the others become a condition.
+Nothing below the reconciler turns an error into a retry: ``Unreachable``, ``Busy`` and ``Unauthorized`` go up to the
+loop that owns the retry (the work queue, a watch, the lease); what the API server has against an object becomes a
+condition.
 """
 
 from __future__ import annotations
@@ -91,8 +93,12 @@ class Invalid(ApiError):  # noqa: N818 - the API server's own word
     """400 or 422."""
 
 
+class Unauthorized(ApiError):  # noqa: N818 - the API server's own word
+    """401."""
+
+
 class Forbidden(ApiError):  # noqa: N818 - the API server's own word
-    """401 or 403."""
+    """403."""
 
 
 class Busy(ApiError):  # noqa: N818 - names the state of the server
@@ -101,7 +107,7 @@ class Busy(ApiError):  # noqa: N818 - names the state of the server
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: Invalid,
-    401: Forbidden,
+    401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     409: Conflict,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime as dt
 import json
 import uuid
 from collections import deque
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
+from supportfleet_operator.api import InvalidSupportAgentError
 from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.connection import Connection
 from supportfleet_operator.cluster.limiter import Limiter
@@ -30,10 +32,23 @@ from supportfleet_operator.cluster.resources import (
     SECRETS,
     STORAGE_CLASSES,
     SUPPORT_AGENTS,
+    VIRTUAL_SERVICES,
+    ObjectRef,
     Resource,
+    ref_of,
 )
+from supportfleet_operator.reconcile import rollouts
+from supportfleet_operator.reconcile.desired import Desired, read
+from supportfleet_operator.reconcile.observe import Figures, Observed, observe, revision_of
+from supportfleet_operator.reconcile.plan import Plan, plan
+from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.references import Missing
+from supportfleet_operator.reconcile.settlements import Settlement
 
-KNOWN = {one.plural: one for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)}
+KNOWN = {
+    one.plural: one
+    for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS, VIRTUAL_SERVICES)
+}
 LIST_KEYS = {"containers": "name", "env": "name", "volumes": "name", "ports": "port", "conditions": "type"}
 WITH_GENERATION = {"Deployment", "SupportAgent", "Job", "HorizontalPodAutoscaler", "NetworkPolicy"}
 Manifest = dict[str, Any]
@@ -82,6 +97,8 @@ class FakeApi:
     watches: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: int = 0
+    absent: set[str] = field(default_factory=set)
+    """Plurals of kinds whose CustomResourceDefinition is not installed."""
 
     # What tests do.
 
@@ -141,9 +158,9 @@ class FakeApi:
                 headers = {"Content-Type": "application/json", **fault.headers}
                 return web.Response(text=text, status=fault.status, headers=headers)
         try:
-            if request.path.count("/") == 3 and "supportfleet.dev" in request.path:
-                return web.json_response({"resources": [{"name": SUPPORT_AGENTS.plural}]})
-            resource, namespace, name, subresource = _parse(request.path)
+            if request.path.startswith("/apis/") and request.path.count("/") == 3:
+                return web.json_response(self._discover(request.path.split("/")[2]))
+            resource, namespace, name, subresource = _parse(request.path, self.absent)
             if not name and request.method == "GET":
                 if "watch" in request.query:
                     return await self._watch(request, resource, namespace)
@@ -152,6 +169,12 @@ class FakeApi:
             return web.json_response(answer)
         except Failure as failure:
             return web.json_response(failure.body, status=failure.status)
+
+    def _discover(self, group: str) -> Manifest:
+        found = [one.plural for one in KNOWN.values() if one.group == group and one.plural not in self.absent]
+        if not found:
+            raise Failure(404, "NotFound", f"no group {group}")
+        return {"resources": [{"name": plural} for plural in found]}
 
     def _one(
         self, request: web.Request, resource: Resource, key: tuple[str, str, str], subresource: str, body: Any
@@ -284,14 +307,14 @@ class FakeApi:
         self.news = asyncio.Event()
 
 
-def _parse(path: str) -> tuple[Resource, str, str, str]:
+def _parse(path: str, absent: set[str]) -> tuple[Resource, str, str, str]:
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     namespace = ""
     if parts[0] == "namespaces":
         namespace, parts = parts[1], parts[2:]
     plural, name, subresource = (*parts, "", "")[:3]
-    if plural not in KNOWN:
+    if plural not in KNOWN or plural in absent:
         raise Failure(404, "NotFound", path)
     return KNOWN[plural], namespace, name, subresource
 
@@ -462,6 +485,231 @@ async def client(api: FakeApi) -> AsyncIterator[Client]:
     """A client of the fake API server, with no limit to speak of."""
     async with ClientSession() as session:
         yield Client(Connection(api.url, session, Anonymous()), Limiter(10_000, 10_000))
+
+
+NOW = dt.datetime(2026, 6, 1, 12, 0, tzinfo=dt.UTC)
+DIGEST = "sha256:" + "a" * 64
+
+
+def stamp(seconds_ago: float = 0) -> str:
+    return (NOW - dt.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class World:
+    """An agent and what the cluster holds of it, in plain values, for tests of decisions."""
+
+    digest = DIGEST
+    stamp = staticmethod(stamp)
+
+    def __init__(self, **spec: Any) -> None:
+        self.now = NOW
+        self.agent: Manifest = {
+            "apiVersion": "supportfleet.dev/v1alpha1",
+            "kind": "SupportAgent",
+            "metadata": {
+                "name": "desk",
+                "namespace": "shop",
+                "uid": "agent-uid",
+                "generation": 1,
+                "resourceVersion": "1",
+            },
+            "spec": {"template": {"image": "agent:1"}, **spec},
+            "status": {},
+        }
+        self.objects: dict[ObjectRef, Manifest] = {}
+        self.pods: list[Manifest] = []
+        self.missing: tuple[Missing, ...] = ()
+        self.settlements: dict[str, Settlement] = {}
+        self.served: frozenset[str] = frozenset()
+        self.figures: Figures | None = None
+        self.unready: set[str] = set()
+        """Revisions whose pods do not become ready."""
+
+    @classmethod
+    def with_model(cls, **spec: Any) -> World:
+        return cls(model={"uri": "s3://models/intent", "version": "1", "digest": DIGEST}, **spec)
+
+    @property
+    def desired(self) -> Desired:
+        return read(self.agent)
+
+    @property
+    def revision(self) -> str:
+        """The revision that the spec describes."""
+        return self.desired.revision
+
+    @property
+    def rollout(self) -> Manifest:
+        """What the status says of the rollout."""
+        return self.agent["status"].get("rollout") or {}
+
+    def edit(self, **spec: Any) -> World:
+        """Change the spec, as a user does."""
+        self.agent["spec"] = {**self.agent["spec"], **spec}
+        self.agent["metadata"]["generation"] += 1
+        return self
+
+    def ask(self, action: str, revision: str, request: str = "1") -> World:
+        """Annotate the agent, as the command line does."""
+        names = ("action", "action-revision", "action-id")
+        values = zip(names, (action, revision, request), strict=True)
+        self.agent["metadata"]["annotations"] = {f"supportfleet.dev/{name}": value for name, value in values}
+        return self
+
+    def plan(self) -> Plan:
+        return plan(self.observed(), self.now)
+
+    def step(self) -> Plan:
+        """One round of the reconciler, with controllers and kubelets doing their part after it."""
+        found = self.plan()
+        if found.decision is not None:
+            self.agent["status"]["rollout"] = found.decision.state.to_status().manifest()
+        self.carry_out(found)
+        return found
+
+    def settle(self, rounds: int = 60) -> World:
+        """Rounds until nothing is left to do at this time."""
+        for _ in range(rounds):
+            observed = self.observed()
+            found = self.step()
+            if found.is_empty and not found.moves(observed):
+                return self
+        raise AssertionError(f"not settled after {rounds} rounds: {self.rollout}")
+
+    def after(self, seconds: float) -> World:
+        """Time passes."""
+        self.now += dt.timedelta(seconds=seconds)
+        return self
+
+    def applied(self, *, but: str = "") -> World:
+        """Everything desired exists as applied, and the spec's revision is the stable one; except one kind."""
+        self.settle().after(3600).settle()
+        self.now = NOW
+        self.objects = {ref: live for ref, live in self.objects.items() if ref.kind != but}
+        return self
+
+    def put(self, manifest: Manifest, *, owned: bool = True) -> Manifest:
+        """An object as the API server would hold it."""
+        live = copy.deepcopy(manifest)
+        live["metadata"] |= {"uid": f"uid-{manifest['kind']}-{manifest['metadata']['name']}", "resourceVersion": "5"}
+        live["metadata"] |= {"generation": 1, "creationTimestamp": stamp(600)}
+        if not owned:
+            live["metadata"].pop("ownerReferences", None)
+        self.objects[ref_of(live)] = live
+        return live
+
+    def carry_out(self, found: Plan) -> None:
+        """Do what a plan says, as the API server and the controllers would: Jobs succeed and pods roll out."""
+        for removal in (*found.before, *found.after):
+            del self.objects[removal.ref]
+        for write in found.writes:
+            before = self.objects.get(write.ref)
+            live = self.put(write.manifest)
+            if write.ref.kind == "Deployment" and "replicas" not in write.manifest["spec"]:
+                known = before["spec"]["replicas"] if before else 1
+                live["spec"]["replicas"] = known if write.replicas is None else write.replicas
+            if write.ref.kind == "Job":
+                live["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        self.autoscale()
+        self.rolled_out()
+
+    def autoscale(self) -> None:
+        """Autoscalers keep to their bounds."""
+        for ref, scaler in self.objects.items():
+            target = ObjectRef("Deployment", ref.namespace, ref.name)
+            if ref.kind == "HorizontalPodAutoscaler" and target in self.objects:
+                spec = self.objects[target]["spec"]
+                least, most = scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]
+                spec["replicas"] = max(least, min(spec["replicas"], most)) if spec["replicas"] else 0
+
+    def child(self, kind: str, revision: str | None = None) -> Manifest:
+        """The child of a kind, of one revision where there are several."""
+        found = [one for ref, one in self.objects.items() if ref.kind == kind]
+        return next(one for one in found if revision in (None, revision_of(one)))
+
+    def rolled_out(self, available: int | None = None) -> World:
+        """The Deployments' pods run, and but for those that are said not to they are ready."""
+        self.pods = [pod for pod in self.pods if not pod["metadata"]["name"].startswith("run-")]
+        for deployment in [one for ref, one in self.objects.items() if ref.kind == "Deployment"]:
+            revision, wanted = revision_of(deployment), deployment["spec"]["replicas"]
+            ready = 0 if revision in self.unready else wanted if available is None else available
+            deployment["status"] = {
+                "observedGeneration": deployment["metadata"]["generation"],
+                "replicas": wanted,
+                "updatedReplicas": wanted,
+                "availableReplicas": ready,
+                "readyReplicas": ready,
+                "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+            }
+            for number in range(wanted):
+                state = {"type": "Ready", "status": "True" if number < ready else "False"}
+                pod = self.pod(phase="Running", conditions=[state], podIP=f"10.1.0.{number}", revision=revision)
+                pod["metadata"]["name"] = f"run-{revision}-{number}"
+        return self
+
+    def pod(self, component: str = "agent", revision: str | None = None, **status: Any) -> Manifest:
+        """A pod of the agent or of its Job, with a status."""
+        labels = {"supportfleet.dev/agent": "desk", "app.kubernetes.io/component": component}
+        if component == "agent":
+            labels["supportfleet.dev/revision"] = self.revision if revision is None else revision
+        metadata: Manifest = {"name": f"desk-pod-{len(self.pods)}", "namespace": "shop", "labels": labels}
+        metadata["annotations"] = {"supportfleet.dev/model-digest": DIGEST}
+        if component == "model-sync":
+            metadata["ownerReferences"] = [{"controller": True, "uid": self.child("Job")["metadata"]["uid"]}]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+        self.pods.append(pod)
+        return pod
+
+    def waiting(
+        self, reason: str, message: str = "", *, component: str = "agent", container: str = "agent"
+    ) -> Manifest:
+        """A pod whose container waits."""
+        state = {"name": container, "restartCount": 3, "state": {"waiting": {"reason": reason, "message": message}}}
+        return self.pod(component, phase="Pending", containerStatuses=[state])
+
+    def report(self, kind: str, status: str, *, seconds_ago: float = 60, reason: str = "R") -> World:
+        """A condition of the agent from an earlier round."""
+        conditions = self.agent["status"].setdefault("conditions", [])
+        conditions.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": "m",
+                "lastTransitionTime": stamp(seconds_ago),
+                "observedGeneration": self.agent["metadata"]["generation"],
+            }
+        )
+        return self
+
+    def observed(self) -> Observed:
+        try:
+            desired, problems = self.desired, ()
+        except InvalidSupportAgentError as error:
+            desired, problems = None, error.problems
+        return observe(
+            self.agent,
+            [*self.objects.values(), *self.pods],
+            desired=desired,
+            problems=problems,
+            missing=self.missing,
+            settlements=self.settlements,
+            served=self.served,
+            figures=self.figures,
+        )
+
+    def view(self, *problems: ChildProblem) -> View:
+        observed, found = self.observed(), self.plan()
+        gate = None
+        if observed.desired is not None and found.rendered is not None:
+            gate = rollouts.gate(observed, found.rendered, observed.desired.revision, self.now)
+        return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered)
+
+
+@pytest.fixture(scope="session")
+def world() -> type[World]:
+    """Makes agents with what the cluster holds of them."""
+    return World
 
 
 @pytest.fixture

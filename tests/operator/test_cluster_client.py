@@ -17,7 +17,7 @@ from supportfleet_operator.cluster.resources import (
     SUPPORT_AGENTS,
     ObjectRef,
 )
-from supportfleet_operator.errors import Busy, Conflict, Forbidden, Gone, Invalid, NotFound, Unreachable
+from supportfleet_operator.errors import Busy, Conflict, Forbidden, Gone, Invalid, NotFound, Unauthorized, Unreachable
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class TestFailures:
         ("status", "kind"),
         [
             (400, Invalid),
-            (401, Forbidden),
+            (401, Unauthorized),
             (403, Forbidden),
             (404, NotFound),
             (409, Conflict),

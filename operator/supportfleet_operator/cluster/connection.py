@@ -20,8 +20,6 @@ import aiohttp
 
 from supportfleet_operator.errors import SettingsError
 
-CONNECTIONS: Final = 64
-"""Requests and watches in flight at once."""
 READ_BUFFER: Final = 2**18
 
 
@@ -80,7 +78,8 @@ def tls_context(configuration: Any) -> ssl.SSLContext:
 async def connect(kubeconfig: Path | None = None) -> AsyncIterator[Connection]:
     """Open the session with the API server, and close it and its token refresh at the end."""
     configuration, loader = await load_configuration(kubeconfig)
-    connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=tls_context(configuration))
+    # Every watch keeps a connection, and there are as many as kinds and namespaces; workers bound the other requests.
+    connector = aiohttp.TCPConnector(limit=0, ssl=tls_context(configuration))
     # The library's refresh expects a user section, which a kubeconfig for an open API server lacks.
     refreshed = loader is not None and loader._user is not None  # noqa: SLF001 - it has no public name
     refresh = asyncio.create_task(_refresh(loader, configuration)) if refreshed else None

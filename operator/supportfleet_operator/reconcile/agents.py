@@ -1,15 +1,22 @@
-"""The SupportAgents as kopf's watch tells of them, each rendered once for every generation of its spec."""
+"""The SupportAgents as kopf's watch tells of them, each rendered once for every generation of its spec.
+
+Rendering waits until a worker asks for the agent: an error in it is then that agent's, and is logged and retried like
+any other.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from supportfleet_operator.api import InvalidSupportAgentError, Problem
+from supportfleet_operator.api import GROUP, InvalidSupportAgentError, Problem
 from supportfleet_operator.cluster.resources import AgentKey
-from supportfleet_operator.reconcile.desired import Desired, render
+from supportfleet_operator.reconcile.desired import Desired, read
+
+ACTION: Final = f"{GROUP}/action"
+"""How the annotations begin by which people ask something of a rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,46 +48,66 @@ class Agents:
     """The agents by key."""
 
     def __init__(self) -> None:
-        self._agents: dict[AgentKey, Agent] = {}
+        self._raw: dict[AgentKey, Mapping[str, Any]] = {}
+        self._rendered: dict[AgentKey, Agent] = {}
 
     def __len__(self) -> int:
-        return len(self._agents)
+        return len(self._raw)
 
     def __iter__(self) -> Iterator[AgentKey]:
-        return iter(self._agents)
+        return iter(self._raw)
 
     def get(self, key: AgentKey) -> Agent | None:
-        """The agent, or None."""
-        return self._agents.get(key)
+        """The agent, rendered, or None."""
+        raw = self._raw.get(key)
+        if raw is None:
+            return None
+        known = self._rendered.get(key)
+        if known is None or _identity(known.raw) != _identity(raw):
+            known = _render(raw)
+            self._raw[key] = known.raw
+        elif known.raw is not raw:
+            known = Agent(raw, known.desired, known.problems)
+        self._rendered[key] = known
+        return known
 
     def put(self, raw: Mapping[str, Any]) -> AgentKey:
         """Take a newer state of an agent; an older one changes nothing."""
         metadata = raw["metadata"]
         key = AgentKey(metadata["namespace"], metadata["name"])
-        known = self._agents.get(key)
-        if known is None or known.uid != metadata["uid"]:
-            self._agents[key] = _rendered(raw)
-        elif int(metadata["resourceVersion"]) > int(known.raw["metadata"]["resourceVersion"]):
-            same = known.generation == int(metadata.get("generation", 0))
-            self._agents[key] = Agent(_slim(raw), known.desired, known.problems) if same else _rendered(raw)
+        known = self._raw.get(key)
+        if known is None or _is_newer(metadata, known["metadata"]):
+            rendered = self._rendered.get(key)
+            same = rendered is not None and _identity(rendered.raw) == _identity(raw)
+            self._raw[key] = _slim(raw) if same else raw
         return key
 
     def remove(self, key: AgentKey, uid: str) -> bool:
         """An agent is gone; False where another of the same name has come meanwhile."""
-        known = self._agents.get(key)
-        if known is None or known.uid != uid:
+        known = self._raw.get(key)
+        if known is None or known["metadata"]["uid"] != uid:
             return False
-        del self._agents[key]
+        del self._raw[key]
+        self._rendered.pop(key, None)
         return True
 
     def phases(self) -> Counter[str]:
         """How many agents are in each phase."""
-        return Counter((agent.raw.get("status") or {}).get("phase") or "Unknown" for agent in self._agents.values())
+        return Counter((raw.get("status") or {}).get("phase") or "Unknown" for raw in self._raw.values())
 
 
-def _rendered(raw: Mapping[str, Any]) -> Agent:
+def _identity(raw: Mapping[str, Any]) -> tuple[str, int]:
+    """What a rendering depends on."""
+    return raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0))
+
+
+def _is_newer(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    return metadata["uid"] != known["uid"] or int(metadata["resourceVersion"]) > int(known["resourceVersion"])
+
+
+def _render(raw: Mapping[str, Any]) -> Agent:
     try:
-        return Agent(_slim(raw), render(raw))
+        return Agent(_slim(raw), read(raw))
     except InvalidSupportAgentError as error:
         return Agent(_slim(raw), None, error.problems)
 
@@ -88,6 +115,8 @@ def _rendered(raw: Mapping[str, Any]) -> Agent:
 def _slim(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The agent without what nothing decides by: its spec lives on in what was rendered from it."""
     metadata = {key: value for key, value in raw["metadata"].items() if key not in {"managedFields", "annotations"}}
+    annotations = raw["metadata"].get("annotations") or {}
+    metadata["annotations"] = {key: value for key, value in annotations.items() if key.startswith(ACTION)}
     return {
         "apiVersion": raw["apiVersion"],
         "kind": raw["kind"],

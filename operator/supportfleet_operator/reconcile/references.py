@@ -26,7 +26,7 @@ from supportfleet_operator.errors import Forbidden
 LOG: Final = logging.getLogger(__name__)
 
 PRESENT_SECONDS: Final = 300.0
-ABSENT_SECONDS: Final = 10.0
+ABSENT_SECONDS: Final = 8.0
 REMEMBERED: Final = 10_000
 
 

@@ -22,6 +22,9 @@ ASK_AGAIN: Final = dt.timedelta(minutes=5)
 """A field that another controller holds is asked for again after this long: it may have let go."""
 
 
+REMEMBERED: Final = 20_000
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A field of a child that another manager holds at another value."""

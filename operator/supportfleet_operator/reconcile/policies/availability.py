@@ -5,25 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from supportfleet_operator.reconcile.policies.base import Finding, View
+from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
 
 REASON: Final = "InsufficientReplicas"
 
 
 def check(view: View) -> Finding | None:
     """Ready pods against the fixed number, or against the autoscaler's minimum."""
-    deployment = view.observed.deployment
+    deployment = view.deployment
     if deployment is None:
         return None
     available = (deployment.get("status") or {}).get("availableReplicas", 0)
     wanted = required(view)
     if available >= wanted:
         return None
-    name = deployment["metadata"]["name"]
-    return Finding(
-        REASON,
-        f"{available} of {wanted} pods are ready: see `kubectl get pods -l supportfleet.dev/agent={name}`",
-        stalled=False,
-    )
+    message = f"{available} of {wanted} pods are ready" + unready_hint(view)
+    return Finding(REASON, message, stalled=False, recheck=SLOW)
 
 
 def required(view: View) -> int:

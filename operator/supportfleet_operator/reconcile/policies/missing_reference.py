@@ -15,7 +15,7 @@ from supportfleet_operator.reconcile.policies.base import Finding, View
 from supportfleet_operator.reconcile.references import Missing, Reference, references
 
 REASON: Final = "MissingReference"
-RECHECK: Final = 15.0
+RECHECK: Final = 10.0
 
 CONFIG_ERROR: Final = "CreateContainerConfigError"
 _NOT_FOUND: Final = re.compile(r'(?P<kind>secret|configmap) "(?P<name>[^"]+)" not found', re.IGNORECASE)

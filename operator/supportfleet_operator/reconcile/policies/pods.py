@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-MESSAGE_LIMIT = 400
+from supportfleet_operator.reconcile.policies.base import View, age, condition
+
+MESSAGE_LIMIT: Final = 400
+SLOW: Final = 30.0
+"""Seconds after which a pod that runs should be ready."""
 
 
 class Waiting(NamedTuple):
@@ -50,6 +54,22 @@ def waiting(pods: Iterable[Mapping[str, Any]], reasons: Iterable[str]) -> Iterat
                     shorten(state.get("message") or ""),
                     container,
                 )
+
+
+def unready_hint(view: View) -> str:
+    """Where to look when a pod runs and does not become ready; empty while there is none."""
+    for pod in view.observed.agent_pods:
+        ready = condition(pod, "Ready")
+        runs = (pod.get("status") or {}).get("phase") == "Running"
+        if (
+            runs
+            and ready is not None
+            and ready["status"] != "True"
+            and age(view, ready.get("lastTransitionTime")) > SLOW
+        ):
+            name = pod["metadata"]["name"]
+            return f"; pod {name!r} runs but does not become ready: see `kubectl logs {name}`"
+    return ""
 
 
 def last_termination(container: Mapping[str, Any]) -> Termination | None:
