@@ -41,6 +41,8 @@ EXAMPLES = sorted((REPOSITORY / "examples").glob("[0-9]*.yaml"))
 
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": f"sha256:{'a' * 64}"}
 CRD = "supportagents.supportfleet.dev"
+ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+"""As --for=condition, which fails on a definition so new that it has no conditions at all."""
 
 
 def smallest(name: str, **spec: Any) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def children(agent: SupportAgent) -> list[Manifest]:
 def cluster(control_plane: Any) -> Any:
     """The control plane with the definition, installed as users install it."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(REPOSITORY / "crds"))
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    control_plane.kubectl("wait", ESTABLISHED, f"crd/{CRD}", "--timeout=30s")
     return control_plane
 
 

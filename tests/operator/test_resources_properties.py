@@ -64,8 +64,7 @@ def test_manifests_are_plain_and_named_within_limits(agent: SupportAgent) -> Non
     assert json.loads(json.dumps(rendered)) == rendered
     assert len({(one["kind"], one["metadata"]["name"]) for one in rendered}) == len(rendered)
     for one in rendered:
-        if one["kind"] != "ControllerRevision":
-            assert None not in list(nested(one))
+        assert None not in list(nested(one))
         assert len(one["metadata"]["name"]) <= 63
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", one["metadata"]["name"])
         assert all(len(value) <= 63 for value in one["metadata"]["labels"].values())

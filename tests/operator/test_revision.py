@@ -142,7 +142,15 @@ def test_a_revision_is_kept_as_a_controller_revision() -> None:
     assert at_revision(agent(template={"image": "agent:2"}), kept["data"]) == agent()
 
 
-@pytest.mark.parametrize("data", [{}, {"spec": {}}, {"spec": {**BASE, "telepathy": True}}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"spec": BASE},
+        {"spec": {}, "agent_config.json": "{}"},
+        {"spec": {**BASE, "telepathy": True}, "agent_config.json": "{}"},
+    ],
+)
 def test_a_snapshot_that_can_not_be_read_is_refused(data: dict[str, Any]) -> None:
     """Half of a revision is never rendered: what is missing or unknown in a snapshot is said."""
     with pytest.raises(InvalidSupportAgentError):

@@ -74,7 +74,9 @@ class Analysis(ApiModel):
     interval_seconds: Annotated[Int32, Field(ge=1, le=3600)] = Field(30, description="Seconds between measurements.")
     min_samples: Annotated[Int32, Field(ge=1, le=1_000_000)] = Field(
         20,
-        description="Requests below which a measurement says nothing, neither good nor bad; it goes on until there are as many.",
+        description=(
+            "Requests below which a measurement says nothing, neither good nor bad; it goes on until there are as many."
+        ),
     )
     failure_limit: Annotated[Int32, Field(ge=1, le=100)] = Field(
         1, description="Failed measurements at which the revision is rolled back."

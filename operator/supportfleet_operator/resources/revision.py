@@ -6,11 +6,14 @@ revision. A ControllerRevision keeps those parts, so that an old revision can al
 there are and how they are reached comes from the spec as it is now.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 from supportfleet_operator.api import API_VERSION, KIND, SupportAgent, parse
+from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.resources import names
+from supportfleet_operator.resources.configmap import config_json
 from supportfleet_operator.resources.labels import metadata
 from supportfleet_operator.resources.pods import keeps_claim
 
@@ -31,8 +34,13 @@ def revision_name(agent: SupportAgent) -> str:
 
 
 def snapshot(agent: SupportAgent) -> dict[str, Any]:
-    """All of the revision, as a ControllerRevision keeps it; ``at_revision`` is its inverse."""
-    return {"spec": _parts(agent, complete=True)}
+    """All of the revision, as a ControllerRevision keeps it; ``at_revision`` is its inverse.
+
+    The configuration is kept as the text of its file: anything may be in it, such as null, which an apply would drop.
+    """
+    spec = _parts(agent, complete=True)
+    del spec["config"]
+    return {"spec": spec, names.CONFIG_FILE: config_json(agent)}
 
 
 def at_revision(agent: SupportAgent, data: Mapping[str, Any]) -> SupportAgent:
@@ -42,7 +50,8 @@ def at_revision(agent: SupportAgent, data: Mapping[str, Any]) -> SupportAgent:
     InvalidSupportAgentError for a snapshot that this version can't read.
     """
     head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": agent.metadata.model_dump(by_alias=True)}
-    then = parse({**head, "spec": data.get("spec")})
+    config = json.loads(data.get(names.CONFIG_FILE, "null"))
+    then = parse({**head, "spec": {**data.get("spec", {}), "config": config}})
     parts = {name: getattr(then.spec, name) for name in PARTS}
     if _has_own_claim(agent) and _has_own_claim(then):
         assert agent.spec.model is not None  # noqa: S101 - it has a claim
@@ -64,9 +73,12 @@ def controller_revision(agent: SupportAgent, number: int) -> dict[str, Any]:
 
 def _parts(agent: SupportAgent, *, complete: bool) -> dict[str, Any]:
     """The parts as JSON: complete for reading them back, or only what isn't a default, for telling them apart."""
-    return agent.spec.model_dump(
+    parts = agent.spec.model_dump(
         mode="json", by_alias=True, include=set(PARTS), exclude_none=True, exclude_defaults=not complete
     )
+    if "affinity" in parts["template"]:  # a free object, which pods have without what is empty in it
+        parts["template"]["affinity"] = without_empty_lists(parts["template"]["affinity"])
+    return parts
 
 
 def _has_own_claim(agent: SupportAgent) -> bool:
