@@ -124,7 +124,7 @@ class TestDeployment:
 
     def test_a_suspended_agent_keeps_all_but_its_pods(self) -> None:
         """Suspending takes the pods, and all that would start or wait for some; the rest stays."""
-        spec = {"database": DATABASE, "model": CLAIM, "autoscaling": {"maxReplicas": 5}}
+        spec: dict[str, Any] = {"database": DATABASE, "model": CLAIM, "autoscaling": {"maxReplicas": 5}}
         suspended = render(suspend=True, **spec)
         assert suspended.deployment["spec"]["replicas"] == suspended.first_replicas == 0
         kinds = {one["kind"] for one in (*shared(suspend=True, **spec), *suspended)}
@@ -205,7 +205,7 @@ class TestDeployment:
 
     def test_the_port_is_the_same_everywhere(self) -> None:
         """The runtime listens where the container, the Service and the network policy say."""
-        spec = {"template": {"port": 9090}, "service": {"port": 8443, "type": "NodePort"}}
+        spec: dict[str, Any] = {"template": {"port": 9090}, "service": {"port": 8443, "type": "NodePort"}}
         rendered = render(**spec)
         container = pod(rendered.deployment)["containers"][0]
         assert container["ports"] == [{"name": "http", "containerPort": 9090, "protocol": "TCP"}]
