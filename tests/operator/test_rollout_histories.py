@@ -34,10 +34,19 @@ class Histories(RuleBasedStateMachine):
     """Anything may happen, in any order; the operator may be killed anywhere between deciding and scaling."""
 
     @initialize(
-        spec=st.sampled_from(SPECS), provider=st.sampled_from(["None", "Istio"]), replicas=st.sampled_from([1, 3, 10])
+        spec=st.sampled_from(SPECS),
+        provider=st.sampled_from(["None", "Istio"]),
+        replicas=st.sampled_from([1, 3, 10]),
+        began=st.sampled_from(["nothing", "serving", "rolling out", "rolling out", "rolling out"]),
     )
-    def begin(self, spec: object, provider: str, replicas: int) -> None:
+    def begin(self, spec: object, provider: str, replicas: int, began: str) -> None:
         self.world = World(spec=spec, provider=provider, replicas=replicas)
+        self.refused: str | None = None
+        """The revision that was rolled back, as long as nobody asked for another, or for it again."""
+        if began != "nothing":
+            self.world.serve()
+        if began == "rolling out":
+            self.world.change("r2")
 
     @rule(
         times=st.integers(1, 6),
@@ -49,6 +58,8 @@ class Histories(RuleBasedStateMachine):
             before = self.world.state
             inputs = self.world.measured(self.world.inputs())
             decision = self.world.reconcile(crash)
+            if self.world.target != self.refused:
+                self.refused = None
             if crash != "before writing":
                 self.check_move(before, decision, inputs)
                 self.check_effects(decision)
@@ -66,6 +77,12 @@ class Histories(RuleBasedStateMachine):
             assert after.step in {before.step, before.step + 1}, "a step was skipped or repeated"
         if after.canary != before.canary and after.canary is not None:
             assert after.step == after.weight == 0, "a canary began in the middle"
+        if after.phase == "Aborting" and before.canary == self.world.target:
+            self.refused = self.world.target
+        if self.acted(before, after) and self.world.action.name == "retry":
+            self.refused = None
+        if after.canary is not None:
+            assert after.canary != self.refused, "the failed revision was tried again"
         if after.stable != before.stable and before.stable and self.world.replicas and not self.world.suspended:
             assert before.phase == "Promoting", "promoted out of turn"
             assert before.weight == 100
@@ -84,8 +101,6 @@ class Histories(RuleBasedStateMachine):
             size = decision.scale[state.stable].min_replicas
             assert size >= ceil(decision.weights.get(state.stable, 0) * world.replicas / 100)
             assert size == world.replicas, "stable shrank"
-        if state.failed == world.target:
-            assert state.canary is None, "the failed revision was tried again"
 
     @invariant()
     def what_is_written_is_all_there_is(self) -> None:
@@ -102,6 +117,16 @@ class Histories(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 10, 29, 30, 61, 599, 601, 5000, -10, -3600]))
     def time_passes(self, seconds: int) -> None:
         self.world.now += dt.timedelta(seconds=seconds)
+
+    @rule(seconds=st.sampled_from([0, 10, 60]), times=st.integers(1, 8))
+    def all_goes_well_for_a_while(self, seconds: int, times: int) -> None:
+        for _ in range(times):
+            self.world.now += dt.timedelta(seconds=seconds)
+            self.reconcile(times=1, crash="", pods=True)
+
+    @rule()
+    def the_canary_loses_its_pods(self) -> None:
+        self.world.ready[self.world.state.canary or ""] = 0
 
     @rule(revision=st.sampled_from(REVISIONS))
     def the_spec_changes(self, revision: str) -> None:
@@ -145,6 +170,10 @@ class Histories(RuleBasedStateMachine):
         for _ in range(300):
             decision = world.reconcile()
             world.pods_follow()
+            self.refused = self.refused if world.target == self.refused else None
+            assert decision.state.canary is None or decision.state.canary != self.refused
+            if decision.state.phase == "Aborting" and decision.state.failed == world.target:
+                self.refused = world.target
             wait = decision.requeue_after
             if wait is None or (decision.state.phase in AT_REST and wait != 0 and not decision.state.retiring):
                 timed = decision.state.phase == "Paused" and decision.state.reason == reasons.PAUSE_STEP and wait
