@@ -137,7 +137,7 @@ class TestIstioAbsent:
         first = one.started()
         assert place.reason("early", "TrafficRouted") == "IstioNotInstalled"
         one.apply("agent:2")
-        eventually(lambda: one.state["phase"] == "Paused", "it is held")
+        eventually(lambda: one.state["reason"] == "PausedBySpec", "it is held")
         time.sleep(1)
         assert one.state.get("currentWeight", 0) == 0
         assert one.state["stableRevision"] == first

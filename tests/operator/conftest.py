@@ -38,7 +38,7 @@ from supportfleet_operator.cluster.resources import (
     ref_of,
 )
 from supportfleet_operator.reconcile import rollouts
-from supportfleet_operator.reconcile.desired import Desired, read
+from supportfleet_operator.reconcile.desired import Desired, Rendered, read
 from supportfleet_operator.reconcile.observe import Figures, Observed, observe, revision_of
 from supportfleet_operator.reconcile.plan import Plan, plan
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
@@ -539,6 +539,13 @@ class World:
         return self.desired.revision
 
     @property
+    def rendered(self) -> Rendered:
+        """The children that are wanted now."""
+        found = self.plan().rendered
+        assert found is not None
+        return found
+
+    @property
     def rollout(self) -> Manifest:
         """What the status says of the rollout."""
         return self.agent["status"].get("rollout") or {}
@@ -570,9 +577,8 @@ class World:
     def settle(self, rounds: int = 60) -> World:
         """Rounds until nothing is left to do at this time."""
         for _ in range(rounds):
-            observed = self.observed()
-            found = self.step()
-            if found.is_empty and not found.moves(observed):
+            before = self.rollout
+            if self.step().is_empty and self.rollout == before:
                 return self
         raise AssertionError(f"not settled after {rounds} rounds: {self.rollout}")
 
@@ -652,7 +658,8 @@ class World:
         labels = {"supportfleet.dev/agent": "desk", "app.kubernetes.io/component": component}
         if component == "agent":
             labels["supportfleet.dev/revision"] = self.revision if revision is None else revision
-        metadata: Manifest = {"name": f"desk-pod-{len(self.pods)}", "namespace": "shop", "labels": labels}
+        number = sum(1 for one in self.pods if one["metadata"]["name"].startswith("desk-pod-"))
+        metadata: Manifest = {"name": f"desk-pod-{number}", "namespace": "shop", "labels": labels}
         metadata["annotations"] = {"supportfleet.dev/model-digest": DIGEST}
         if component == "model-sync":
             metadata["ownerReferences"] = [{"controller": True, "uid": self.child("Job")["metadata"]["uid"]}]

@@ -117,7 +117,8 @@ class Reconciler:
             return False
         self.agents.put(answer)
         state = wanted.decision.state
-        LOG.info("rollout", extra={"agent": str(key), **state.to_status().manifest(), "baseline": None})
+        told = {"phase": state.phase, "stable": state.stable, "canary": state.canary, "weight": state.weight}
+        LOG.info("rollout", extra={"agent": str(key), **told, "step": state.step, "reason": state.reason})
         for one in wanted.decision.news:
             self.recorder.post(agent.raw, News(one.type, one.reason, one.note, "Rollout"))
         return True

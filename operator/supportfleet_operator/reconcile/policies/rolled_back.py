@@ -17,10 +17,10 @@ def check(view: View) -> Finding | None:
     state, target = view.decision.state, view.observed.desired.revision
     if state.phase == REASON:
         return Finding(REASON, state.message or f"revision {state.failed} was rolled back")
-    if state.phase == IDLE and state.stable is not None and state.stable != target:
+    if state.phase == IDLE and state.undone == target:
         return Finding(
             UNDONE,
             f"revision {target}, which spec describes, was undone: {state.stable} serves; "
-            "change the spec, or ask for `promote` of another",
+            "change the spec, or ask for `retry`",
         )
     return None

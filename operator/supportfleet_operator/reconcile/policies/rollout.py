@@ -17,7 +17,7 @@ COMPLETED: Final = "NewReplicaSetAvailable"
 def check(view: View) -> Finding | None:
     """How far the rollout is, and after it the Deployment."""
     state = view.decision.state if view.decision else None
-    if state is not None and state.stable is not None and state.phase != IDLE:
+    if state is not None and state.stable is not None and (state.phase != IDLE or state.stable != _target(view)):
         return Finding(state.reason or REASON, state.message or f"the rollout is {state.phase}", stalled=False)
     if state is not None and state.stable is None and state.reason == PROGRESS_DEADLINE_EXCEEDED:
         return Finding(state.reason, state.message)
@@ -36,6 +36,10 @@ def check(view: View) -> Finding | None:
     wanted = deployment["spec"].get("replicas", 1)
     message = f"{updated} of {wanted} pods are as the spec says now, and {available} pods are ready"
     return Finding(REASON, message + unready_hint(view), stalled=False, recheck=SLOW)
+
+
+def _target(view: View) -> str | None:
+    return view.observed.desired.revision if view.observed.desired else None
 
 
 def is_outdated(deployment: Mapping[str, Any]) -> bool:
