@@ -140,10 +140,13 @@ class Namespace:
         """The revision that serves; empty before there is one."""
         return str((self.get("supportagents", agent).get("status", {}).get("rollout") or {}).get("stableRevision", ""))
 
-    def deployment(self, agent: str) -> Any:
-        """The Deployment of the revision that serves, or None."""
-        revision = self.stable(agent)
-        return self.get("deployments", f"{agent}-{revision}") if revision else None
+    def named(self, agent: str) -> str:
+        """How the children of the revision that serves are called."""
+        return f"{agent}-{self.stable(agent)}"
+
+    def of(self, plural: str, agent: str) -> Any:
+        """The child of the revision that serves, or None."""
+        return self.get(plural, self.named(agent))
 
     def is_ready(self, agent: str) -> bool:
         """Ready for the generation there is now."""

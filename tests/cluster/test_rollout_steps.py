@@ -132,7 +132,7 @@ class TestIstioAbsent:
     def test_a_canary_waits_for_routes(
         self, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any], request: pytest.FixtureRequest
     ) -> None:
-        """Without Istio the condition says so and no weight moves; when it is installed the canary goes on by itself."""
+        """Without Istio the condition says so and no weight moves; with it the canary goes on by itself."""
         one = Desk(place, eventually, "early")
         first = one.started()
         assert place.reason("early", "TrafficRouted") == "IstioNotInstalled"
@@ -315,26 +315,67 @@ class TestWithoutIstio:
             lambda: place.get("services", desk.name)["spec"]["selector"].get("supportfleet.dev/revision") == second
         )
 
-    def test_what_an_operator_without_revisions_made(self, desk: Desk, place: Any) -> None:
+    def test_what_an_operator_without_revisions_made(self, desk: Desk, place: Any, kubelet: Any) -> None:
         """Its Deployment serves until the first revision is ready and the Service has turned to it; then it goes."""
         desk.spec["traffic"] = {"provider": "None"}
-        body = manifest(desk.name, **desk.spec)
-        body["spec"]["suspend"] = True
-        place.apply(body)
-        desk.eventually(lambda: place.reason(desk.name) == "Suspended", "it has no pods")
-        owner = place.get("services", desk.name)["metadata"]["ownerReferences"]
-        labels = {"supportfleet.dev/agent": desk.name, "app.kubernetes.io/component": "agent"}
-        metadata = {
-            "name": desk.name,
-            "ownerReferences": owner,
-            "labels": {**labels, "app.kubernetes.io/managed-by": "supportfleet"},
-        }
-        template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "agent", "image": "agent:0"}]}}
-        place.api.request(
-            "POST",
-            place.path("deployments"),
-            {"metadata": metadata, "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}},
-        )
+        pods = {"supportfleet.dev/agent": desk.name, "app.kubernetes.io/component": "agent"}
+        template = {"metadata": {"labels": pods}, "spec": {"containers": [{"name": "agent", "image": "agent:0"}]}}
+        spec = {"replicas": 2, "selector": {"matchLabels": pods}, "template": template}
+        with kubelet.told(broken_images=("agent:1",)):
+            desk.apply("agent:1")
+            uid = place.get("supportagents", desk.name)["metadata"]["uid"]
+            owner = {"apiVersion": "supportfleet.dev/v1alpha1", "kind": "SupportAgent", "name": desk.name, "uid": uid}
+            metadata = {
+                "name": desk.name,
+                "ownerReferences": [{**owner, "controller": True}],
+                "labels": {**pods, "app.kubernetes.io/managed-by": "supportfleet"},
+            }
+            place.api.request("POST", place.path("deployments"), {"metadata": metadata, "spec": spec})
+            desk.eventually(lambda: desk.state.get("canaryRevision"), "the first revision comes up")
+            time.sleep(1)
+            assert place.get("deployments", desk.name)["spec"]["replicas"] == 2
+            assert "supportfleet.dev/revision" not in place.get("services", desk.name)["spec"]["selector"]
+        desk.eventually(lambda: place.is_ready(desk.name), "the first revision serves", 40)
+        desk.eventually(lambda: place.get("deployments", desk.name) is None, "what was before goes", 20)
+        selected = place.get("services", desk.name)["spec"]["selector"]["supportfleet.dev/revision"]
+        assert desk.pods(selected) == 4
+
+
+class TestKilling:
+    def test_no_step_is_repeated_or_skipped(
+        self, place: Any, operators: Any, kubelet: Any, eventually: Callable[..., Any], istio: None
+    ) -> None:
+        """Killed with -9 at each state that it writes, an operator's successor goes on to the next one and no other."""
+        steps = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}, {"setWeight": 80}]
+        rollout = {**ROLLOUT, "steps": steps, "progressDeadlineSeconds": 120}
+        walks = []
+        for name, kills in (("steady", False), ("killed", True)):
+            desk = Desk(place, eventually, name, rollout=rollout)
+            operator = operators.start(*ALONE)
+            desk.started()
+            with history(place, name) as seen:
+                desk.apply("agent:2")
+                met = 0
+                while desk.state["phase"] != "Idle" or met == 0:
+                    if kills and len(seen) > met:
+                        operator.process.kill()
+                        operator.process.wait(10)
+                        met = len(seen)
+                        assert sum(desk.shares.values()) == 100
+                        operator = operators.start(*ALONE)
+                    met = met or len(seen)
+                    time.sleep(0.05)
+            walks.append(walk(seen))
+            assert operator.stop() == 0
+            place.delete("supportagents", name)
+        assert walks[0] == walks[1]
+        assert walks[0][-1][0] == "Idle"
+
+
+def walk(seen: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What a rollout went through: phase, step and weight, each once in a row."""
+    states = [(one["phase"], one.get("currentStep"), one.get("currentWeight")) for one in seen]
+    return [state for number, state in enumerate(states) if number == 0 or state != states[number - 1]]
 
 
 class Served(dict[str, tuple[float, float]]):
@@ -367,7 +408,7 @@ def figures() -> Iterator[tuple[int, Served]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)
+    server = ThreadingHTTPServer(("", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.server_address[1], served

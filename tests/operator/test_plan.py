@@ -339,6 +339,8 @@ specs = st.fixed_dictionaries(
         "config": st.dictionaries(st.sampled_from("ab"), st.integers(0, 3)),
     },
 )
+
+
 @settings(deadline=None, max_examples=80)
 @given(before=specs, after=specs)
 def test_every_plan_leads_to_rest(world: Any, before: dict[str, Any], after: dict[str, Any]) -> None:

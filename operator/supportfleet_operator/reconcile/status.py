@@ -222,4 +222,12 @@ def _condition(kind: str, told: Told, before: Mapping[str, Any] | None, generati
 
 def _ours(status: Mapping[str, Any]) -> dict[str, Any]:
     conditions = {one["type"]: one for one in status.get("conditions") or () if one["type"] in OURS}
-    return {**status, "conditions": conditions}
+    return {**status, "conditions": conditions, "rollout": _pruned(status.get("rollout"))}
+
+
+def _pruned(value: Any) -> Any:
+    """A value without empty maps: server-side apply may leave one behind where the last of its keys went."""
+    if not isinstance(value, Mapping):
+        return value
+    pruned = {key: _pruned(below) for key, below in value.items()}
+    return {key: below for key, below in pruned.items() if below != {}}

@@ -7,6 +7,7 @@ from typing import Final
 from supportfleet_operator.reconcile.policies.base import IDLE, Finding, View
 
 REASON: Final = "RolledBack"
+ABORTING: Final = "Aborting"
 UNDONE: Final = "Undone"
 
 
@@ -15,8 +16,9 @@ def check(view: View) -> Finding | None:
     if view.decision is None or view.observed.desired is None:
         return None
     state, target = view.decision.state, view.observed.desired.revision
-    if state.phase == REASON:
-        return Finding(REASON, state.message or f"revision {state.failed} was rolled back")
+    if state.phase in {REASON, ABORTING}:  # its pods stay for a while: kstatus calls that progress
+        message = state.message or f"revision {state.failed} was rolled back"
+        return Finding(REASON, message, stalled=state.phase == REASON)
     if state.phase == IDLE and state.undone == target:
         return Finding(
             UNDONE,
