@@ -144,6 +144,7 @@ class TestRunning:
         for line in (
             "supportfleet_leader 1.0",
             'supportfleet_agents{phase="Ready"}',
+            'supportfleet_rollouts{phase="Idle"}',
             'supportfleet_reconcile_total{result="success"}',
             'supportfleet_api_requests_total{code="200",resource="deployments",verb="list"}',
             'supportfleet_watch_last_event_age_seconds{resource="pods"}',

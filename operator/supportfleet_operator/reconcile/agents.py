@@ -91,6 +91,11 @@ class Agents:
         self._rendered.pop(key, None)
         return True
 
+    def rollouts(self) -> Counter[str]:
+        """How many agents' rollouts are in each phase."""
+        states = ((raw.get("status") or {}).get("rollout") or {} for raw in self._raw.values())
+        return Counter(str(state.get("phase") or "Unknown") for state in states)
+
     def phases(self) -> Counter[str]:
         """How many agents are in each phase."""
         return Counter((raw.get("status") or {}).get("phase") or "Unknown" for raw in self._raw.values())

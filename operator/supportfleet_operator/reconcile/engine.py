@@ -185,6 +185,12 @@ class Engine:
             "supportfleet_agents", "SupportAgents by phase.", "phase", lambda: list(self.agents.phases().items())
         )
         self._metrics.read(
+            "supportfleet_rollouts",
+            "SupportAgents by phase of their rollout.",
+            "phase",
+            lambda: list(self.agents.rollouts().items()),
+        )
+        self._metrics.read(
             "supportfleet_cached_objects", "Children and pods in the cache.", "", lambda: [("", len(self.cache))]
         )
 
