@@ -83,8 +83,9 @@ def status_of(view: View, gate: Gate, finding: Finding | None) -> dict[str, Any]
 def intent_of(agent: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
     """The status as it is, with the rollout's new state: written before anything is done about it."""
     status = agent.get("status") or {}
-    conditions = [one for one in status.get("conditions") or () if one["type"] in OURS]
-    return {**status, "conditions": conditions, "rollout": decision.state.to_status().manifest()}
+    ours = [one for one in status.get("conditions") or () if one["type"] in OURS]
+    rest = {key: value for key, value in status.items() if key != "conditions"}
+    return rest | ({"conditions": ours} if ours else {}) | {"rollout": decision.state.to_status().manifest()}
 
 
 def is_current(agent: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
