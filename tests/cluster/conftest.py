@@ -42,6 +42,8 @@ PREFIXES = {
     "leases": "/apis/coordination.k8s.io/v1",
     "events": "/apis/events.k8s.io/v1",
     "replicasets": "/apis/apps/v1",
+    "controllerrevisions": "/apis/apps/v1",
+    "virtualservices": "/apis/networking.istio.io/v1",
 }
 
 
@@ -134,6 +136,18 @@ class Namespace:
     def reason(self, agent: str, kind: str = "Ready") -> str:
         return str(self.condition(agent, kind).get("reason", ""))
 
+    def stable(self, agent: str) -> str:
+        """The revision that serves; empty before there is one."""
+        return str((self.get("supportagents", agent).get("status", {}).get("rollout") or {}).get("stableRevision", ""))
+
+    def named(self, agent: str) -> str:
+        """How the children of the revision that serves are called."""
+        return f"{agent}-{self.stable(agent)}"
+
+    def of(self, plural: str, agent: str) -> Any:
+        """The child of the revision that serves, or None."""
+        return self.get(plural, self.named(agent))
+
     def is_ready(self, agent: str) -> bool:
         """Ready for the generation there is now."""
         found = self.get("supportagents", agent)
@@ -153,6 +167,10 @@ class Kubelet:
     job_report: dict[str, str] | None = None
     """What the model sync reports when it fails; None when it succeeds."""
     job_exit_code: int = 2
+    broken_images: tuple[str, ...] = ()
+    """Images whose pods run and do not become ready."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Where the pods of an image answer; 10.0.0.1 where nothing is said."""
     stopping: threading.Event = field(default_factory=threading.Event)
     errors: list[str] = field(default_factory=list)
 
@@ -177,6 +195,7 @@ class Kubelet:
             return
         sync = pod["metadata"]["labels"].get("app.kubernetes.io/component") == "model-sync"
         runs = self.jobs_run if sync else self.agents_run
+        runs = runs and _image(pod) not in self.broken_images
         if runs and phase == "Pending" and pod["spec"].get("nodeName"):
             self.say(pod, self._ended(pod) if sync else self._running(pod))
 
@@ -197,8 +216,11 @@ class Kubelet:
 
     def _running(self, pod: dict[str, Any]) -> dict[str, Any]:
         states = {"name": "agent", "ready": True, "started": True, "restartCount": 0, "image": "i", "imageID": ""}
+        address = self.addresses.get(_image(pod), "10.0.0.1")
         return {
             "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
             "conditions": _conditions("Initialized", "PodScheduled", "ContainersReady", "Ready"),
             "containerStatuses": [{**states, "state": {"running": {"startedAt": _now()}}}],
         }
@@ -218,6 +240,10 @@ class Kubelet:
             "conditions": _conditions("Initialized", "PodScheduled"),
             "containerStatuses": [{**states, "state": {"terminated": ended}}],
         }
+
+
+def _image(pod: dict[str, Any]) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 def _now() -> str:

@@ -7,20 +7,20 @@ import pytest
 import yaml
 
 from supportfleet_operator.api import parse
-from supportfleet_operator.resources import Children, children
+from supportfleet_operator.resources import RevisionChildren, revision_children
 from supportfleet_runtime import __main__ as runtime
 from supportfleet_runtime.gateway import routes
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("[0-9]*.yaml"))
 
 
-def rendered(example: Path) -> Children:
+def rendered(example: Path) -> RevisionChildren:
     agent = yaml.safe_load(example.read_text())
     agent["metadata"] |= {"namespace": "support", "uid": "u-1"}
-    return children(parse(agent))
+    return revision_children(parse(agent), "r0123456", replicas=1, autoscaled=True)
 
 
-def containers(wanted: Children) -> list[dict[str, Any]]:
+def containers(wanted: RevisionChildren) -> list[dict[str, Any]]:
     pods = [wanted.deployment["spec"]["template"]["spec"]]
     if wanted.model_job:
         pods.append(wanted.model_job["spec"]["template"]["spec"])

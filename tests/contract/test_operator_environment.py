@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from supportfleet_operator.api import parse
 from supportfleet_operator.api.model import URI, VERSION
 from supportfleet_operator.api.types import HTTP_URL
-from supportfleet_operator.resources import children
+from supportfleet_operator.resources import revision_children
 from supportfleet_runtime import config
 from supportfleet_runtime.agent.settings import parse_agent_settings
 from supportfleet_runtime.models.settings import sync_settings
@@ -29,7 +29,7 @@ def rendered(example: Path) -> dict[str, Any]:
     """What a running pod of the example is given: its variables, and its configuration file."""
     agent = yaml.safe_load(example.read_text())
     agent["metadata"] |= {"namespace": "support", "uid": "u-1"}
-    wanted = children(parse(agent))
+    wanted = revision_children(parse(agent), "r0123456", replicas=1, autoscaled=True)
     (container,) = wanted.deployment["spec"]["template"]["spec"]["containers"]
     return {
         "agent": parse(agent),

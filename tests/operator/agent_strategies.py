@@ -17,6 +17,7 @@ SIZES = st.sampled_from([1, 10**9, "512Mi", "1Gi", "4G", "0.5Ti"])
 PERCENT_OR_NUMBER = st.one_of(st.integers(0, 50), st.integers(0, 100).map("{}%".format))
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 SAFE = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf", "Cn"]), max_size=20)
+SAFE_VALUE = st.sampled_from(["beta=", "a"])
 SELECTORS = st.sampled_from(
     [
         {},
@@ -110,8 +111,36 @@ PEERS = st.lists(
     ),
     max_size=2,
 )
+MATCHES = st.lists(
+    some({"headers": some({"user-agent": some({"regex": st.just(".*beta.*")})}, cookie=some({"prefix": SAFE_VALUE}))}),
+    max_size=2,
+)
+ROLLOUTS = st.one_of(
+    some(paused=st.booleans(), revisionHistoryLimit=st.integers(1, 32)),
+    some({"strategy": st.just("BlueGreen")}, steps=st.lists(st.just({"pause": {}}), max_size=2)),
+    some(
+        {
+            "strategy": st.just("Canary"),
+            "steps": st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(
+                lambda weights: [{"setWeight": weight} for weight in sorted(weights)]
+            ),
+            "match": MATCHES,
+        },
+        analysis=some({"metrics": st.just([{"name": "errorRate", "max": 0.01}])}, onNoData=st.just("Fail")),
+    ),
+)
+TRAFFIC = some(
+    {"provider": st.just("Istio")},
+    hosts=st.sampled_from([[], ["agent.example.com", "*.example.com"]]),
+    gateways=st.sampled_from([[], ["mesh"], ["istio-system/public"]]),
+)
 SPECS = some(
-    {"template": TEMPLATES, "database": some({"secretRef": some({"name": OBJECTS}, key=st.just("URL"))})},
+    {
+        "template": TEMPLATES,
+        "database": some({"secretRef": some({"name": OBJECTS}, key=st.just("URL"))}),
+        "traffic": TRAFFIC,
+    },
+    rollout=ROLLOUTS,
     replicas=st.integers(0, 50),
     suspend=st.booleans(),
     config=st.dictionaries(TEXT, JSON, max_size=3),

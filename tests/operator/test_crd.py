@@ -91,4 +91,4 @@ def test_it_can_be_scaled_and_listed() -> None:
     (version,) = spec["versions"]
     assert version["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
     always = [column["name"] for column in version["additionalPrinterColumns"] if not column.get("priority")]
-    assert always == ["Ready", "Phase", "Replicas", "Serving", "Model", "Age"]
+    assert always == ["Ready", "Phase", "Replicas", "Serving", "Model", "Stable", "Canary", "Weight", "Age"]

@@ -29,10 +29,14 @@ COLUMNS: Final = (
     ("Replicas", "integer", ".status.replicas", 0, "Pods that exist."),
     ("Serving", "integer", ".status.readyReplicas", 0, "Pods that are ready for traffic."),
     ("Model", "string", ".status.model.version", 0, "Version of the model that was synced last."),
+    ("Stable", "string", ".status.rollout.stableRevision", 0, "The revision that serves what no rollout takes."),
+    ("Canary", "string", ".status.rollout.canaryRevision", 0, "The revision that is being rolled out."),
+    ("Weight", "integer", ".status.rollout.currentWeight", 0, "Percent of the traffic for the canary revision."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "When the agent was created."),
     ("Reason", "string", _condition("Ready", "reason"), 1, "Why it is Ready, or not."),
     ("Image", "string", ".spec.template.image", 1, "Image of the runtime."),
     ("Digest", "string", ".status.model.digest", 1, "Digest of the model that was verified last."),
+    ("Rollout", "string", ".status.rollout.phase", 1, "What the rollout is doing."),
     ("Message", "string", _condition("Ready", "message"), 1, "Why it is Ready or not, and what to do."),
 )
 

@@ -19,14 +19,15 @@ from typing import Any, Final
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.recorder import Recorder
-from supportfleet_operator.cluster.resources import WATCHED, AgentKey
-from supportfleet_operator.cluster.watch import Watcher
+from supportfleet_operator.cluster.resources import OPTIONAL, WATCHED, AgentKey
+from supportfleet_operator.cluster.scraper import Scraper
+from supportfleet_operator.cluster.watch import OptionalWatcher, Watcher
 from supportfleet_operator.errors import ApiError, Busy, ClusterError
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile.agents import Agents
 from supportfleet_operator.reconcile.apply import Applier
 from supportfleet_operator.reconcile.queue import WorkQueue
-from supportfleet_operator.reconcile.reconcile import Reconciler
+from supportfleet_operator.reconcile.reconcile import RESYNC, Reconciler
 from supportfleet_operator.reconcile.references import ReferenceReader
 from supportfleet_operator.resources import AGENT, MANAGED_BY, MANAGER_NAME
 
@@ -52,6 +53,7 @@ class Engine:
         self,
         client: Client,
         metrics: Metrics,
+        scraper: Scraper,
         *,
         namespaces: Sequence[str] = (),
         workers: int = 8,
@@ -68,12 +70,25 @@ class Engine:
             applier=Applier(client, self.cache, {}),
             references=ReferenceReader(client, time.monotonic),
             recorder=self.recorder,
+            scraper=scraper,
+            served=self._served,
             clock=utc_now,
         )
-        self.watchers = [
-            Watcher(client, self.cache, resource, namespace=namespace, selector=SELECTOR)
-            for resource in WATCHED
-            for namespace in (namespaces or (None,))
+        scopes: Sequence[str | None] = namespaces or (None,)
+        self._optional = [
+            OptionalWatcher(
+                client, self.cache, resource, on_change=self._look_at_all, namespace=namespace, selector=SELECTOR
+            )
+            for resource in OPTIONAL
+            for namespace in scopes
+        ]
+        self.watchers: list[Watcher] = [
+            *(
+                Watcher(client, self.cache, resource, namespace=namespace, selector=SELECTOR)
+                for resource in WATCHED
+                for namespace in scopes
+            ),
+            *self._optional,
         ]
         self._metrics = metrics
         self._workers = workers
@@ -113,6 +128,16 @@ class Engine:
         stuck = [f"{key} is stuck" for key, since in self._busy_since.items() if now - since > STUCK_WORKER]
         return silent + stuck
 
+    def _served(self) -> frozenset[str]:
+        """Optional kinds that the cluster has in every namespace that is looked at."""
+        absent = {watcher.resource.kind for watcher in self._optional if not watcher.served}
+        return frozenset(watcher.resource.kind for watcher in self._optional) - absent
+
+    def _look_at_all(self) -> None:
+        """A kind came or went: every agent may want something else now."""
+        for key in self.agents:
+            self.queue.add(key)
+
     async def _work(self) -> None:
         """Reconcile one key after the other."""
         while True:
@@ -139,7 +164,8 @@ class Engine:
             self.queue.done(key)
             self._metrics.reconciles.labels("success").inc()
             if again is not None:
-                self.queue.add_after(key, again * (1 + SPREAD * random.random()))  # noqa: S311 - spreads load
+                spread = SPREAD * random.random() if again >= RESYNC else 0.0  # noqa: S311 - keeps no secret
+                self.queue.add_after(key, again * (1 + spread))  # what somebody waits for comes on time
         finally:
             del self._busy_since[key]
             self._metrics.reconcile_seconds.observe(loop.time() - started)
@@ -157,6 +183,12 @@ class Engine:
         )
         self._metrics.read(
             "supportfleet_agents", "SupportAgents by phase.", "phase", lambda: list(self.agents.phases().items())
+        )
+        self._metrics.read(
+            "supportfleet_rollouts",
+            "SupportAgents by phase of their rollout.",
+            "phase",
+            lambda: list(self.agents.rollouts().items()),
         )
         self._metrics.read(
             "supportfleet_cached_objects", "Children and pods in the cache.", "", lambda: [("", len(self.cache))]

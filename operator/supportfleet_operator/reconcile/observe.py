@@ -9,7 +9,7 @@ from typing import Any
 from supportfleet_operator.api import Problem
 from supportfleet_operator.cluster.cache import is_owned_by
 from supportfleet_operator.cluster.resources import (
-    AUTOSCALERS,
+    CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     JOBS,
     PODS,
@@ -18,10 +18,13 @@ from supportfleet_operator.cluster.resources import (
     ObjectRef,
     ref_of,
 )
-from supportfleet_operator.reconcile.desired import Desired
+from supportfleet_operator.reconcile.desired import Desired, Snapshot
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
-from supportfleet_operator.resources import COMPONENT
+from supportfleet_operator.resources import COMPONENT, REVISION
+
+Figures = Mapping[str, Mapping[str, str]]
+"""Texts in Prometheus' format, by revision and pod."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,10 @@ class Observed:
     """What the spec refers to and the cluster does not have."""
     settlements: Mapping[str, Settlement]
     """By uid of a child: what its last write came to."""
+    served: frozenset[str] = frozenset()
+    """Optional kinds that the cluster has."""
+    figures: Figures | None = None
+    """What the pods' metrics say, by revision and pod; None where nobody asked them."""
 
     @property
     def uid(self) -> str:
@@ -53,14 +60,29 @@ class Observed:
         return self.children.get(ref_of(manifest)) if manifest else None
 
     @property
-    def deployment(self) -> Manifest | None:
-        """The agent's Deployment."""
-        return self._of(DEPLOYMENTS.kind)
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The revisions that are kept, oldest first."""
+        kept = {
+            revision_of(child): Snapshot(int(child.get("revision", 0)), child.get("data") or {})
+            for ref, child in self.children.items()
+            if ref.kind == CONTROLLER_REVISIONS.kind
+        }
+        return dict(sorted(kept.items(), key=lambda one: one[1].number))
 
     @property
-    def autoscaler(self) -> Manifest | None:
-        """The agent's autoscaler."""
-        return self._of(AUTOSCALERS.kind)
+    def deployments(self) -> dict[str, Manifest]:
+        """Deployments by revision; the one of an operator that knew no revisions is under the empty name."""
+        return {revision_of(child): child for ref, child in self.children.items() if ref.kind == DEPLOYMENTS.kind}
+
+    def of_revision(self, kind: str, revision: str) -> Manifest | None:
+        """A revision's child of a kind that it has one of."""
+        return next(
+            (one for ref, one in self.children.items() if ref.kind == kind and revision_of(one) == revision), None
+        )
+
+    def ready_pods(self, revision: str) -> int:
+        """Pods of a revision that can answer customers now."""
+        return sum(1 for pod in self.agent_pods if revision_of(pod) == revision and is_ready(pod))
 
     @property
     def claim(self) -> Manifest | None:
@@ -85,6 +107,17 @@ class Observed:
         return next((child for ref, child in self.children.items() if ref.kind == kind), None)
 
 
+def revision_of(manifest: Mapping[str, Any]) -> str:
+    """The revision that an object belongs to; empty for what all share, and for what is older than revisions."""
+    return str((manifest["metadata"].get("labels") or {}).get(REVISION, ""))
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is ready for requests."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
 def observe(
     agent: Mapping[str, Any],
     found: Sequence[Manifest],
@@ -93,6 +126,8 @@ def observe(
     problems: tuple[Problem, ...] = (),
     missing: tuple[Missing, ...] = (),
     settlements: Mapping[str, Settlement],
+    served: frozenset[str] = frozenset(),
+    figures: Figures | None = None,
 ) -> Observed:
     """Sort what the cache has of an agent."""
     uid = agent["metadata"]["uid"]
@@ -113,6 +148,8 @@ def observe(
         pods=tuple(pods),
         missing=missing,
         settlements=settlements,
+        served=served,
+        figures=figures,
     )
 
 

@@ -30,12 +30,12 @@ RESOURCES: Final = {
 
 
 def model_job(agent: SupportAgent) -> dict[str, Any] | None:
-    """The Job; none without a model, and none while the agent is suspended, which must not wait for one.
+    """The Job; none without a model. Revisions that differ in nothing that it depends on share it.
 
-    It has no TTL: a finished Job is the proof that the artifact was verified, and goes when another supersedes it.
+    It has no TTL: a finished Job is the proof that the artifact was verified, and goes when no revision needs it.
     """
     model = agent.spec.model
-    if model is None or agent.spec.suspend:
+    if model is None:
         return None
     spec = _spec(agent)
     return {

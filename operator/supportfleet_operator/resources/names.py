@@ -13,16 +13,22 @@ HTTP_PORT: Final = "http"
 CONFIG_FILE: Final = "agent_config.json"
 
 HASH_LENGTH: Final = 10
+REVISION_LENGTH: Final = 8
 
 
 def agent_name(agent: SupportAgent) -> str:
-    """Name of the Deployment, Service, ServiceAccount, autoscaler, disruption budget and network policy."""
+    """Name of what all revisions share: Service, ServiceAccount, disruption budget, network policy, VirtualService."""
     return agent.metadata.name
 
 
-def config_map(agent: SupportAgent) -> str:
-    """Name of the ConfigMap with agent_config.json."""
-    return f"{agent.metadata.name}-config"
+def of_revision(agent: SupportAgent, revision: str) -> str:
+    """Name of a revision's Deployment, Service, autoscaler and ControllerRevision."""
+    return f"{agent.metadata.name}-{revision}"
+
+
+def config_map(agent: SupportAgent, revision: str) -> str:
+    """Name of the ConfigMap with a revision's agent_config.json."""
+    return f"{of_revision(agent, revision)}-config"
 
 
 def model_claim(agent: SupportAgent) -> str:

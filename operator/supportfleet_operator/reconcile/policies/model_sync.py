@@ -1,6 +1,6 @@
 """The gate before the pods: the model Job of the desired digest must have succeeded.
 
-Until it has, the Deployment and the ConfigMap stay as they are, so that what ran before keeps serving. A failed Job is
+Until it has, the revision's Deployment stays as it is, so that what ran before keeps serving. A failed Job is
 deleted and made again, since the trouble may lie outside: a bucket that is created later, a Secret that is corrected, a
 version that is published again. The wait between tries grows with how long it has been failing, which the condition's
 lastTransitionTime tells, so nothing has to be remembered.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from supportfleet_operator.api import MODEL_SYNCED
+from supportfleet_operator.api.model import Model
 from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.reconcile.policies import pods
@@ -50,11 +51,14 @@ class Gate:
         """Whether pods may run on the desired model."""
         return self.state in {"NotNeeded", "Synced"}
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the sync failed and is to be tried again now."""
+        return self.state == "Failed" and self.retry_in is not None and self.retry_in <= 0
 
-def gate(observed: Observed, now: dt.datetime) -> Gate:
-    """Where the model stands, from the Job and its pods."""
-    assert observed.desired is not None  # noqa: S101 - there is no gate without a valid spec
-    wanted, model = observed.desired.children.model_job, observed.desired.agent.spec.model
+
+def gate(observed: Observed, wanted: Manifest | None, model: Model | None, now: dt.datetime) -> Gate:
+    """Where a revision's model stands, from its Job and the Job's pods."""
     if wanted is None or model is None:
         return Gate("NotNeeded")
     job = observed.child(wanted)
@@ -74,8 +78,8 @@ def gate(observed: Observed, now: dt.datetime) -> Gate:
 
 def check(view: View) -> Finding | None:
     """The model is not verified (yet)."""
-    found = gate(view.observed, view.now)
-    if found.is_open:
+    found = view.gate
+    if found is None or found.is_open:
         return None
     serving = "; the pods of before keep serving" if _is_serving(view.observed) else ""
     again = max(1.0, found.retry_in) if found.retry_in is not None else None
@@ -109,7 +113,7 @@ def _is_true(job: Mapping[str, Any], kind: str) -> bool:
 
 
 def _is_serving(observed: Observed) -> bool:
-    return bool(((observed.deployment or {}).get("status") or {}).get("readyReplicas"))
+    return any((one.get("status") or {}).get("readyReplicas") for one in observed.deployments.values())
 
 
 def _failure(observed: Observed, job: Manifest) -> tuple[str, str] | None:

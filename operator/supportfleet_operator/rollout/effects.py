@@ -1,0 +1,54 @@
+"""What follows from a state: who gets which share of the traffic, how many pods each revision has, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from supportfleet_operator.api import ISTIO
+from supportfleet_operator.rollout.capacity import FULL, wanted_pods
+from supportfleet_operator.rollout.inputs import Inputs, Scale
+from supportfleet_operator.rollout.state import RolloutState
+
+
+def weights(state: RolloutState) -> Mapping[str, int]:
+    """Percent of the traffic by revision; nothing until there is a stable one."""
+    if state.stable is None:
+        return {}
+    canary = {state.canary: state.weight} if state.canary else {}
+    return {name: weight for name, weight in {state.stable: FULL - sum(canary.values()), **canary}.items() if weight}
+
+
+def keep(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
+    """Revisions that are in use or may be gone back to, and the newest of the others."""
+    used = (state.stable, state.canary, inputs.target, state.previous, state.failed, state.undone, *state.retiring)
+    in_use = dict.fromkeys(name for name in used if name)
+    others = sorted(
+        (view for view in inputs.revisions.values() if view.name not in in_use),
+        key=lambda view: (view.number, view.name),
+        reverse=True,
+    )
+    return (*in_use, *(view.name for view in others[: inputs.rollout.revision_history_limit]))
+
+
+def scale(state: RolloutState, inputs: Inputs) -> Mapping[str, Scale]:
+    """Pods for each revision that is kept; those with nothing to do have none."""
+    return {name: _scale(name, state, inputs) for name in keep(state, inputs)}
+
+
+def _scale(name: str, state: RolloutState, inputs: Inputs) -> Scale:
+    if inputs.suspended:
+        return Scale(0, autoscaled=False)
+    if name == state.stable:
+        settled = state.canary is None and not state.retiring
+        return Scale(inputs.min_replicas if settled else inputs.replicas_needed, autoscaled=True)
+    if name == state.canary:
+        first = state.stable is None
+        return Scale(inputs.replicas_needed if first else wanted_pods(state, inputs), autoscaled=True)
+    if name in state.retiring and not _shares_pods(state, inputs):
+        return Scale(inputs.view(name).desired, autoscaled=False)
+    return Scale(0, autoscaled=False)
+
+
+def _shares_pods(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether one Service splits the traffic over all pods, so that a third revision would get some."""
+    return inputs.provider != ISTIO and len(weights(state)) > 1

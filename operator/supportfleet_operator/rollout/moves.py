@@ -1,0 +1,92 @@
+"""The moves that a rollout consists of: each makes the next state of the last, and nothing else does."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from supportfleet_operator.api import RolloutPhase
+from supportfleet_operator.rollout.capacity import FULL, is_undo, step
+from supportfleet_operator.rollout.inputs import Inputs
+from supportfleet_operator.rollout.state import MOST_RETIRING, RolloutState
+
+
+def enter(
+    state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str, **more: Any
+) -> RolloutState:
+    """Go into a phase; the clock of the phase begins where it is another."""
+    began = state.phase_started_at if phase == state.phase else inputs.now
+    return replace(state, phase=phase, reason=reason, message=message, phase_started_at=began, **more)
+
+
+def begin(state: RolloutState, inputs: Inputs, canary: str, reason: str, message: str) -> RolloutState:
+    """Bring a new revision up, with no traffic, at the first step."""
+    fresh = replace(
+        state,
+        canary=canary,
+        step=0,
+        weight=0,
+        step_started_at=inputs.now,
+        last_analysis=(),
+        analysis_failures=0,
+        retiring={name: at for name, at in state.retiring.items() if name != canary},
+    )
+    return replace(enter(unmeasured(fresh), inputs, "Starting", reason, message), phase_started_at=inputs.now)
+
+
+def to_step(state: RolloutState, inputs: Inputs, number: int, reason: str, message: str) -> RolloutState:
+    """Go to a step; a step that waits for an analysis measures anew."""
+    there = enter(state, inputs, "Stepping", reason, message, step=number, step_started_at=inputs.now)
+    now = step(there, inputs)
+    return unmeasured(there) if now is not None and now.analysis is not None else there
+
+
+def unmeasured(state: RolloutState) -> RolloutState:
+    """Forget what was measured, but for how stable did, which a canary with all of the traffic is compared with."""
+    forgotten = tuple(
+        one.model_copy(update={"verdict": "Inconclusive", "value": None, "samples": 0}) for one in state.last_analysis
+    )
+    return replace(state, last_analysis=forgotten, last_analysis_at=None, baseline={})
+
+
+def discard(state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str) -> RolloutState:
+    """Take all traffic from the canary; its pods stay until the delay has passed."""
+    done = enter(
+        state, inputs, phase, reason, message, canary=None, weight=0, step=0, retiring=retire(state, inputs.now)
+    )
+    return replace(done, step_started_at=None, last_analysis_at=None, baseline={})
+
+
+def abort(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState:
+    """Roll back: no traffic for the canary, and no second try until the spec changes or somebody says so."""
+    if is_undo(state):  # the spec asks for the stable revision: there is nothing to remember as failed
+        return replace(discard(state, inputs, "Idle", reason, message), undone=None)
+    return replace(discard(state, inputs, "Aborting", reason, message), failed=state.canary)
+
+
+def complete(state: RolloutState, inputs: Inputs, stable: str, reason: str, message: str) -> RolloutState:
+    """Make a revision the stable one; the one before keeps its pods until the delay has passed."""
+    gone = retire(replace(state, canary=state.stable), inputs.now)
+    done = enter(state, inputs, "Idle", reason, message, stable=stable, canary=None, weight=0, step=0)
+    return replace(
+        done,
+        previous=state.stable or state.previous,
+        step_started_at=None,
+        last_analysis_at=None,
+        baseline={},
+        retiring={name: at for name, at in gone.items() if name != stable},
+    )
+
+
+def retire(state: RolloutState, now: dt.datetime) -> Mapping[str, dt.datetime]:
+    """What loses its traffic now, beside what did before; the oldest go where there are too many."""
+    retiring = {**state.retiring, **({state.canary: now} if state.canary else {})}
+    newest = sorted(retiring, key=lambda name: retiring[name])[-MOST_RETIRING:]
+    return {name: retiring[name] for name in newest}
+
+
+def share(weight: int) -> str:
+    """A weight in words."""
+    return "all of the traffic" if weight >= FULL else f"{weight} % of the traffic"

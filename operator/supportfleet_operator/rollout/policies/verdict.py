@@ -1,0 +1,62 @@
+"""What the newest measurement means: too few samples mean nothing, and too many failures a rollback."""
+
+from dataclasses import replace
+
+from supportfleet_operator.api import AnalysisOutcome
+from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.inputs import Inputs
+from supportfleet_operator.rollout.moves import abort, enter
+from supportfleet_operator.rollout.state import RolloutState
+from supportfleet_operator.rollout.timers import measures
+
+
+def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
+    """Remember a measurement; roll back at the failure limit, as long as stable can take the traffic."""
+    if not measures(state, inputs) or inputs.rollout.analysis is None:
+        return None
+    if is_new(state, inputs):
+        assert inputs.analysis is not None  # noqa: S101 - is_new says so
+        state = measured = replace(
+            state,
+            last_analysis=inputs.analysis.outcomes,
+            last_analysis_at=inputs.analysis.at,
+            baseline=inputs.analysis.baseline,
+            analysis_failures=state.analysis_failures + (inputs.analysis.verdict == "Fail"),
+        )
+    else:
+        measured = None
+    if state.analysis_failures < inputs.rollout.analysis.failure_limit:
+        return measured
+    if inputs.view(state.stable).ready > 0:
+        return abort(state, inputs, reasons.ANALYSIS_FAILED, _failure(state))
+    if state.reason == reasons.STABLE_NOT_READY:
+        return state
+    message = f"{_figures(state)}, but no pod of {state.stable} is ready to take over"
+    return enter(state, inputs, "Paused", reasons.STABLE_NOT_READY, message)
+
+
+def is_new(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether there is a measurement of this canary in this step that wasn't looked at."""
+    result = inputs.analysis
+    if result is None or (result.canary, result.step_started_at) != (state.canary, state.step_started_at):
+        return False
+    return state.last_analysis_at is None or result.at > state.last_analysis_at
+
+
+def _failure(state: RolloutState) -> str:
+    return f"{state.canary} was rolled back: {_figures(state)}; change the spec, or use retry"
+
+
+def _figures(state: RolloutState) -> str:
+    failed = [one for one in state.last_analysis if one.verdict == "Fail"]
+    return (
+        "; ".join(map(_figure, failed))
+        or "there were no figures, which spec.rollout.analysis.onNoData counts as failed"
+    )
+
+
+def _figure(one: AnalysisOutcome) -> str:
+    limit = "" if one.threshold is None else f", limit {one.threshold:.4g}"
+    beside = "" if one.stable is None else f", stable {one.stable:.4g}"
+    value = "unknown" if one.value is None else f"{one.value:.4g}"
+    return f"{one.metric} is {value}{limit}{beside} ({one.samples or 0} samples)"

@@ -1,0 +1,99 @@
+"""What a rollout waits for, and for how long: the same answers for who decides and for who calls again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Final, Literal
+
+from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.analysis.verdict import overall
+from supportfleet_operator.rollout.capacity import is_undo, step
+from supportfleet_operator.rollout.inputs import Inputs
+from supportfleet_operator.rollout.state import RolloutState
+
+SOON: Final = 1.0
+"""Seconds until a measurement that is due and was not made is asked for again."""
+
+
+def measures(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether figures matter now: there is a canary that may have traffic, and no person's word outranks them."""
+    if inputs.rollout.analysis is None or state.canary is None or state.stable is None or inputs.suspended:
+        return False
+    if inputs.rollout.paused or is_undo(state) or state.phase == "Starting":
+        return False
+    if state.reason in reasons.HELD_BY_PERSON or state.reason == reasons.PROMOTED_BY_ACTION:
+        return False
+    now = step(state, inputs)
+    waits = now is not None and now.analysis is not None
+    return waits or state.weight > 0 or inputs.rollout.match is not None
+
+
+def has_figures(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether the analysis lets the rollout leave this step: it passed here, or doesn't matter here."""
+    now = step(state, inputs)
+    waits = now is not None and now.analysis is not None
+    if inputs.rollout.analysis is None or is_undo(state) or not (waits or state.weight > 0):
+        return True
+    return state.last_analysis_at is not None and overall(state.last_analysis, inputs.rollout.analysis) == "Pass"
+
+
+def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "figures", "time", "nothing"]:
+    """What the rollout's next move needs."""
+    if state.phase in {"Starting", "Promoting"}:
+        return "pods"
+    if state.phase not in {"Stepping", "Paused"}:
+        return "nothing"
+    now = step(state, inputs)
+    if now is not None and now.pause is not None:
+        return "time"
+    return "pods" if has_figures(state, inputs) else "figures"
+
+
+def past_deadline(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether the phase, or the step, has taken longer than it may."""
+    return _deadline_left(state, inputs) <= 0
+
+
+def pause_left(state: RolloutState, inputs: Inputs) -> float | None:
+    """Seconds until the pause of this step is over; None where only a person ends it."""
+    now = step(state, inputs)
+    if now is None or now.pause is None or now.pause.duration_seconds is None:
+        return None
+    return now.pause.duration_seconds - _age(state.step_started_at, inputs.now)
+
+
+def due(state: RolloutState, inputs: Inputs) -> float | None:
+    """Seconds until the pods are to be measured; None where nobody wants to know."""
+    if not measures(state, inputs) or inputs.rollout.analysis is None:
+        return None
+    if state.last_analysis_at is None:
+        return 0.0
+    return inputs.rollout.analysis.interval_seconds - _age(state.last_analysis_at, inputs.now)
+
+
+def next_look(state: RolloutState, inputs: Inputs) -> float | None:
+    """Seconds until time alone may change something; None where it can't."""
+    delay = inputs.rollout.scale_down_delay_seconds
+    waits = [delay - _age(at, inputs.now) for at in state.retiring.values()]
+    measured = due(state, inputs)
+    if measured is not None:
+        waits.append(max(measured, SOON))
+    held = state.reason in reasons.HELD_BY_PERSON
+    if state.canary is not None and not held:
+        waits.append(_deadline_left(state, inputs))
+        left = pause_left(state, inputs)
+        if left is not None:
+            waits.append(left)
+    ahead = [one for one in waits if one > 0]
+    return min(ahead) if ahead else None
+
+
+def _deadline_left(state: RolloutState, inputs: Inputs) -> float:
+    began = [at for at in (state.phase_started_at, state.step_started_at) if at is not None]
+    if state.phase in {"Starting", "Promoting"} and state.phase_started_at is not None:
+        began = [state.phase_started_at]
+    return inputs.rollout.progress_deadline_seconds - _age(max(began, default=None), inputs.now)
+
+
+def _age(at: dt.datetime | None, now: dt.datetime) -> float:
+    return (now - at).total_seconds() if at is not None else 0.0

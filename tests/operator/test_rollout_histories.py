@@ -1,0 +1,197 @@
+"""Rollouts, through random histories: what holds whatever happens, and whenever the operator is killed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import runpy
+from math import ceil
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from supportfleet_operator.api import RolloutStatus
+from supportfleet_operator.rollout import Action, Decision, RolloutState, decide, reasons
+from supportfleet_operator.rollout.capacity import need
+from supportfleet_operator.rollout.wanted import wanted
+
+WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
+World, canary, rollout, ERRORS = (WORLD[name] for name in ("World", "canary", "rollout", "ERRORS"))
+
+REVISIONS = ("r1", "r2", "r3", "r4")
+SPECS = (
+    canary(10, "60", 50),
+    canary(20, ..., 60, None, 100, analysis=ERRORS),
+    canary(5, "30", 50, "30", analysis={**ERRORS, "failureLimit": 2, "onNoData": "Pass"}, scaleDownDelaySeconds=0),
+    rollout(),
+    rollout(strategy="BlueGreen", steps=[{"pause": {"durationSeconds": 30}}, {"analysis": {}}], analysis=ERRORS),
+)
+AT_REST = {"Idle", "RolledBack", "Paused"}
+
+
+class Histories(RuleBasedStateMachine):
+    """Anything may happen, in any order; the operator may be killed anywhere between deciding and scaling."""
+
+    @initialize(
+        spec=st.sampled_from(SPECS),
+        provider=st.sampled_from(["None", "Istio"]),
+        replicas=st.sampled_from([1, 3, 10]),
+        began=st.sampled_from(["nothing", "serving", "rolling out", "rolling out", "rolling out"]),
+    )
+    def begin(self, spec: object, provider: str, replicas: int, began: str) -> None:
+        self.world = World(spec=spec, provider=provider, replicas=replicas)
+        self.refused: str | None = None
+        """The revision that was rolled back, as long as nobody asked for another, or for it again."""
+        if began != "nothing":
+            self.world.serve()
+        if began == "rolling out":
+            self.world.change("r2")
+
+    @rule(
+        times=st.integers(1, 6),
+        crash=st.sampled_from(["", "", "", "before writing", "after writing", "after traffic"]),
+        pods=st.booleans(),
+    )
+    def reconcile(self, times: int, crash: str, pods: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        for _ in range(times):
+            before = self.world.state
+            inputs = self.world.measured(self.world.inputs())
+            decision = self.world.reconcile(crash)
+            if self.world.target != self.refused:
+                self.refused = None
+            if crash != "before writing":
+                self.check_move(before, decision, inputs)
+                self.check_effects(decision)
+            if pods:
+                self.world.pods_follow()
+
+    def check_move(self, before: RolloutState, decision: Decision, inputs: object) -> None:
+        after = decision.state
+        same_canary = before.canary == after.canary is not None
+        if after.weight > before.weight:
+            ready = self.world.ready.get(after.canary or "", 0)
+            assert same_canary, "a new canary began with traffic"
+            assert ready >= max(1, need(inputs, after.weight)), f"weight {after.weight} on {ready} ready pods"
+        if same_canary and not self.acted(before, after):
+            assert after.step in {before.step, before.step + 1}, "a step was skipped or repeated"
+        if after.canary != before.canary and after.canary is not None:
+            assert after.step == after.weight == 0, "a canary began in the middle"
+        if after.phase == "Aborting" and before.canary == self.world.target:
+            self.refused = self.world.target
+        if self.acted(before, after) and self.world.action.name == "retry":
+            self.refused = None
+        if after.canary is not None:
+            assert after.canary != self.refused, "the failed revision was tried again"
+        if after.stable != before.stable and before.stable and self.world.replicas and not self.world.suspended:
+            assert before.phase == "Promoting", "promoted out of turn"
+            assert before.weight == 100
+
+    @staticmethod
+    def acted(before: RolloutState, after: RolloutState) -> bool:
+        return before.last_action_id != after.last_action_id
+
+    def check_effects(self, decision: Decision) -> None:
+        state, world = decision.state, self.world
+        assert all(0 < weight <= 100 for weight in decision.weights.values())
+        assert sum(decision.weights.values()) in ({0} if state.stable is None else {100})
+        assert set(decision.scale) == set(decision.keep) >= set(decision.weights)
+        assert {state.stable, state.canary, world.target} - {None} <= set(decision.keep)
+        if state.stable and not world.suspended:
+            size = decision.scale[state.stable].min_replicas
+            assert size >= ceil(decision.weights.get(state.stable, 0) * world.replicas / 100)
+            assert size == world.replicas, "stable shrank"
+
+    @invariant()
+    def what_is_written_is_all_there_is(self) -> None:
+        """A decision made from the status as another operator reads it is the same."""
+        if not hasattr(self, "world"):
+            return
+        state = self.world.state
+        again = RolloutState.from_status(
+            RolloutStatus.model_validate_json(state.to_status().model_dump_json(by_alias=True))
+        )
+        assert again == state
+        assert decide(again, self.world.inputs()) == decide(state, self.world.inputs())
+
+    @rule(seconds=st.sampled_from([1, 10, 29, 30, 61, 599, 601, 5000, -10, -3600]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.now += dt.timedelta(seconds=seconds)
+
+    @rule(seconds=st.sampled_from([0, 10, 60]), times=st.integers(1, 8))
+    def all_goes_well_for_a_while(self, seconds: int, times: int) -> None:
+        for _ in range(times):
+            self.world.now += dt.timedelta(seconds=seconds)
+            self.reconcile(times=1, crash="", pods=True)
+
+    @rule()
+    def the_canary_loses_its_pods(self) -> None:
+        self.world.ready[self.world.state.canary or ""] = 0
+
+    @rule(revision=st.sampled_from(REVISIONS))
+    def the_spec_changes(self, revision: str) -> None:
+        self.world.target = revision
+
+    @rule(revision=st.sampled_from(REVISIONS), ready=st.integers(0, 10))
+    def pods_come_and_go(self, revision: str, ready: int) -> None:
+        scale = self.world.scale.get(revision)
+        self.world.ready[revision] = min(ready, scale.min_replicas if scale else 0)
+
+    @rule(verdict=st.sampled_from(["Pass", "Fail", "Inconclusive", "NoData"]))
+    def figures_change(self, verdict: str) -> None:
+        self.world.verdict = verdict
+
+    @rule(
+        name=st.sampled_from(["promote", "abort", "retry", "pause", "resume", "undo", "nonsense"]),
+        right=st.booleans(),
+    )
+    def somebody_acts(self, name: str, right: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        state = self.world.state
+        meant = {"undo": state.stable, "retry": self.world.target}.get(name, state.canary)
+        self.world.action = Action(name, (meant or "") if right else "r9", f"{name}-{len(self.world.log)}")
+
+    @rule(paused=st.booleans())
+    def the_spec_holds_it(self, paused: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        self.world.spec = self.world.spec.model_copy(update={"paused": paused})
+
+    @rule(spec=st.sampled_from(SPECS))
+    def the_strategy_changes(self, spec: object) -> None:
+        self.world.spec = spec
+
+    @rule(suspended=st.booleans())
+    def it_is_suspended(self, suspended: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+        self.world.suspended = suspended
+
+    @precondition(lambda self: not self.world.suspended)
+    @rule()
+    def it_goes_quiet(self) -> None:
+        """With nothing more from outside every history ends: promoted, rolled back, or paused with a reason."""
+        world = self.world
+        for _ in range(300):
+            decision = world.reconcile()
+            world.pods_follow()
+            self.refused = self.refused if world.target == self.refused else None
+            assert decision.state.canary is None or decision.state.canary != self.refused
+            if decision.state.phase == "Aborting" and decision.state.failed == world.target:
+                self.refused = world.target
+            wait = decision.requeue_after
+            if wait is None or (decision.state.phase in AT_REST and wait != 0 and not decision.state.retiring):
+                timed = decision.state.phase == "Paused" and decision.state.reason == reasons.PAUSE_STEP and wait
+                if not timed:
+                    break
+            world.now += dt.timedelta(seconds=wait or 0)
+        state = world.state
+        assert state.phase in AT_REST, f"still {state.phase}: {state.message}"
+        assert state.reason
+        assert state.message
+        held_back = state.reason == reasons.PAUSED_BY_SPEC
+        if state.phase == "Idle":
+            assert held_back or wanted(state, world.inputs()) == state.stable
+            assert world.weights == {state.stable: 100}
+        if state.phase == "RolledBack":
+            assert state.failed == world.target
+            assert world.weights == {state.stable: 100}
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
