@@ -5,101 +5,19 @@ Routes are a VirtualService whose CustomResourceDefinition stands for Istio's: w
 
 from __future__ import annotations
 
-import json
-import threading
+import runpy
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-ALONE = ("--no-leader-election",)
-DATABASE = {"secretRef": {"name": "postgres-credentials"}}
-STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}]
-ROLLOUT = {"strategy": "Canary", "steps": STEPS, "scaleDownDelaySeconds": 1, "progressDeadlineSeconds": 20}
-ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio-system/local"]}
-NAME = "virtualservices.networking.istio.io"
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-ISTIO_CRD = {
-    "metadata": {"name": NAME},
-    "spec": {
-        "group": "networking.istio.io",
-        "names": {"kind": "VirtualService", "plural": "virtualservices", "singular": "virtualservice"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
+HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
+ALONE, CRDS, ISTIO_CRD, NAME, ROLLOUT = (HELPER[name] for name in ("ALONE", "CRDS", "ISTIO_CRD", "NAME", "ROLLOUT"))
+Desk, figures, history, walk, weights = (HELPER[name] for name in ("Desk", "figures", "history", "walk", "weights"))
 
 pytestmark = pytest.mark.timeout(300)
-
-
-def manifest(name: str, image: str = "agent:1", **spec: Any) -> dict[str, Any]:
-    base = {"replicas": 4, "database": DATABASE, "template": {"image": image}, "rollout": ROLLOUT}
-    return {
-        "apiVersion": "supportfleet.dev/v1alpha1",
-        "kind": "SupportAgent",
-        "metadata": {"name": name},
-        "spec": {**base, **spec},
-    }
-
-
-class Desk:
-    """One agent, as those see it who roll it out."""
-
-    def __init__(self, place: Any, eventually: Callable[..., Any], name: str, **spec: Any) -> None:
-        self.place, self.eventually, self.name = place, eventually, name
-        self.spec = {"traffic": ISTIO, **spec}
-
-    def apply(self, image: str) -> None:
-        self.place.apply(manifest(self.name, image, **self.spec))
-
-    def started(self, image: str = "agent:1") -> str:
-        """Stable on its first image; returns the revision."""
-        self.apply(image)
-        self.eventually(lambda: self.place.is_ready(self.name), "the first revision serves", 40)
-        return str(self.state["stableRevision"])
-
-    @property
-    def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.place.get("supportagents", self.name).get("status", {}).get("rollout") or {}
-        return found
-
-    @property
-    def shares(self) -> dict[str, int]:
-        """What the routes say: percent by revision."""
-        route = self.place.get("virtualservices", self.name)["spec"]["http"][-1]["route"]
-        return {one["destination"]["host"].removeprefix(f"{self.name}-"): one["weight"] for one in route}
-
-    def pods(self, revision: str) -> int:
-        found = self.place.get("deployments", f"{self.name}-{revision}")
-        return int(found["spec"]["replicas"]) if found else 0
-
-    def ask(self, action: str, revision: str) -> None:
-        prefix = "supportfleet.dev/action"
-        words = {prefix: action, f"{prefix}-revision": revision, f"{prefix}-id": f"{action}-{time.time()}"}
-        self.place.patch("supportagents", self.name, {"metadata": {"annotations": words}})
-
-    def at_pause(self) -> str:
-        """Waits until the canary has its first share and a person has to say more; returns its revision."""
-
-        def paused() -> bool:
-            return bool(self.state.get("currentStep") == 1 and self.state.get("phase") == "Paused")
-
-        self.eventually(paused, "the canary waits at its pause", 40)
-        return str(self.state["canaryRevision"])
-
-    def is_stable(self, revision: str) -> bool:
-        return bool(self.state["stableRevision"] == revision and self.state["phase"] == "Idle")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,7 +39,7 @@ def istio(place: Any) -> Iterator[None]:
 @pytest.fixture
 def desk(
     request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, istio: None, eventually: Callable[..., Any]
-) -> Iterator[Desk]:
+) -> Iterator[Any]:
     """An agent of the test's own."""
     name = "d" + format(abs(hash(request.node.name)) % 10**8, "d")
     yield Desk(place, eventually, name)
@@ -149,7 +67,7 @@ class TestIstioAbsent:
 
 
 class TestCanary:
-    def test_it_goes_through_its_steps(self, desk: Desk, place: Any) -> None:
+    def test_it_goes_through_its_steps(self, desk: Any, place: Any) -> None:
         """Weights move in order, stable keeps its pods until the end, and the Service follows at the promotion."""
         first = desk.started()
         assert desk.shares == {first: 100}
@@ -168,7 +86,7 @@ class TestCanary:
         assert weights(seen) == [0, 20, 50, 100]
         desk.eventually(lambda: desk.pods(first) == 0, "stable of before goes", 20)
 
-    def test_applying_the_same_again_moves_nothing(self, desk: Desk, place: Any) -> None:
+    def test_applying_the_same_again_moves_nothing(self, desk: Any, place: Any) -> None:
         """A GitOps tool that applies its state in a loop mid-canary changes no weight and no step."""
         desk.started()
         desk.apply("agent:2")
@@ -181,7 +99,7 @@ class TestCanary:
         assert place.get("supportagents", desk.name)["status"]["rollout"] == before
         assert weights(seen) in ([], [20])
 
-    def test_back_to_the_old_spec(self, desk: Desk, place: Any) -> None:
+    def test_back_to_the_old_spec(self, desk: Any, place: Any) -> None:
         """Applying the stable spec again ends the rollout: no weight first, then no pods."""
         first = desk.started()
         desk.apply("agent:2")
@@ -191,7 +109,7 @@ class TestCanary:
         desk.eventually(lambda: desk.is_stable(first) and desk.pods(second) == 0, "the canary goes")
         desk.eventually(lambda: place.is_ready(desk.name), "as the spec says")
 
-    def test_another_change_meanwhile(self, desk: Desk, kubelet: Any) -> None:
+    def test_another_change_meanwhile(self, desk: Any, kubelet: Any) -> None:
         """A third revision takes the second's place at step 0."""
         first = desk.started()
         desk.apply("agent:2")
@@ -204,7 +122,7 @@ class TestCanary:
 
 
 class TestRollingBack:
-    def test_a_canary_that_is_never_ready(self, desk: Desk, kubelet: Any, place: Any) -> None:
+    def test_a_canary_that_is_never_ready(self, desk: Any, kubelet: Any, place: Any) -> None:
         """It gets no traffic, is rolled back at its deadline and stays so; a new change goes on."""
         desk.spec["rollout"] = {**ROLLOUT, "progressDeadlineSeconds": 3}
         first = desk.started()
@@ -224,7 +142,7 @@ class TestRollingBack:
         desk.ask("promote", third)
         desk.eventually(lambda: desk.is_stable(third), "the next change takes over", 40)
 
-    def test_bad_figures(self, desk: Desk, kubelet: Any, place: Any) -> None:
+    def test_bad_figures(self, desk: Any, kubelet: Any, place: Any) -> None:
         """A canary that errs more than allowed loses all traffic, and status says which figure, value and limit."""
         with figures() as (port, served):
             kubelet.addresses |= {"agent:7": "127.0.0.7", "agent:8": "127.0.0.8"}
@@ -253,7 +171,7 @@ class TestRollingBack:
 
 
 class TestActions:
-    def test_abort_and_retry(self, desk: Desk, place: Any) -> None:
+    def test_abort_and_retry(self, desk: Any, place: Any) -> None:
         """Abort rolls the canary back; retry starts it over."""
         first = desk.started()
         desk.apply("agent:2")
@@ -264,7 +182,7 @@ class TestActions:
         desk.ask("retry", second)
         assert desk.at_pause() == second
 
-    def test_promote(self, desk: Desk) -> None:
+    def test_promote(self, desk: Any) -> None:
         """The remaining steps are skipped, once the pods for all traffic are ready."""
         desk.started()
         desk.apply("agent:2")
@@ -272,7 +190,7 @@ class TestActions:
         desk.ask("promote", second)
         desk.eventually(lambda: desk.is_stable(second), "it is promoted")
 
-    def test_an_action_for_another_revision_is_ignored(self, desk: Desk) -> None:
+    def test_an_action_for_another_revision_is_ignored(self, desk: Any) -> None:
         """It was meant for what was the canary when it was asked for."""
         first = desk.started()
         desk.apply("agent:2")
@@ -282,7 +200,7 @@ class TestActions:
         assert desk.state["stableRevision"] == first
         assert desk.state["currentWeight"] == 20
 
-    def test_undo(self, desk: Desk, place: Any) -> None:
+    def test_undo(self, desk: Any, place: Any) -> None:
         """The revision before comes back with its pods, though the spec still says otherwise, and stays."""
         first = desk.started()
         desk.apply("agent:2")
@@ -301,7 +219,7 @@ class TestActions:
 
 
 class TestWithoutIstio:
-    def test_pods_are_the_shares(self, desk: Desk, place: Any) -> None:
+    def test_pods_are_the_shares(self, desk: Any, place: Any) -> None:
         """Weights become pods behind one Service, which selects one revision again when it is over."""
         desk.spec["traffic"] = {"provider": "None"}
         first = desk.started()
@@ -315,7 +233,7 @@ class TestWithoutIstio:
             lambda: place.get("services", desk.name)["spec"]["selector"].get("supportfleet.dev/revision") == second
         )
 
-    def test_what_an_operator_without_revisions_made(self, desk: Desk, place: Any, kubelet: Any) -> None:
+    def test_what_an_operator_without_revisions_made(self, desk: Any, place: Any, kubelet: Any) -> None:
         """Its Deployment serves until the first revision is ready and the Service has turned to it; then it goes."""
         desk.spec["traffic"] = {"provider": "None"}
         pods = {"supportfleet.dev/agent": desk.name, "app.kubernetes.io/component": "agent"}
@@ -370,84 +288,3 @@ class TestKilling:
             place.delete("supportagents", name)
         assert walks[0] == walks[1]
         assert walks[0][-1][0] == "Idle"
-
-
-def walk(seen: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    """What a rollout went through: phase, step and weight, each once in a row."""
-    states = [(one["phase"], one.get("currentStep"), one.get("currentWeight")) for one in seen]
-    return [state for number, state in enumerate(states) if number == 0 or state != states[number - 1]]
-
-
-class Served(dict[str, tuple[float, float]]):
-    """Counters by address: successes and errors; while there is a rate they grow with every look."""
-
-    rate = (0.0, 0.0)
-
-
-@contextmanager
-def figures() -> Iterator[tuple[int, Served]]:
-    """Serves what pods serve at /metrics, for addresses of this machine."""
-    served = Served()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            address = self.connection.getsockname()[0]
-            good, bad = served.get(address, (1000.0, 0.0))
-            good, bad = good + served.rate[0] + 5, bad + (served.rate[1] + 5 if address.endswith(".8") else 0)
-            if served.rate != (0.0, 0.0):
-                served[address] = (good, bad)
-            text = (
-                "# TYPE agent_request_total counter\n"
-                f'agent_request_total{{status="200",intent="refund"}} {good}\n'
-                f'agent_request_total{{status="500",intent="none"}} {bad}\n'
-            )
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1], served
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
-
-
-@contextmanager
-def history(place: Any, name: str) -> Iterator[list[dict[str, Any]]]:
-    """Every state of the rollout that was ever written, in order."""
-    seen: list[dict[str, Any]] = []
-    version = place.get("supportagents", name)["metadata"]["resourceVersion"]
-    url = place.api.server + place.path("supportagents")
-    url += f"?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}&timeoutSeconds=120"
-    stream = urllib.request.urlopen(url, timeout=130, context=place.api.tls)  # noqa: S310 - the cluster under test
-
-    def read() -> None:
-        try:
-            for line in stream:
-                state = json.loads(line)["object"].get("status", {}).get("rollout")
-                if state is not None and (not seen or seen[-1] != state):
-                    seen.append(state)
-        except (OSError, ValueError, AttributeError):
-            return  # closed
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    yield seen
-    time.sleep(0.3)
-    stream.close()
-    thread.join(2)
-
-
-def weights(seen: list[dict[str, Any]]) -> list[int]:
-    """The canary's weights in order, each once."""
-    found: list[int] = []
-    for state in seen:
-        weight = state.get("currentWeight", 0)
-        if state.get("canaryRevision") and (not found or found[-1] != weight):
-            found.append(weight)
-    return found

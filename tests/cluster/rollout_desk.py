@@ -1,0 +1,179 @@
+"""One agent in a rollout on a real API server, as those see it who roll it out; tests load this with runpy.
+
+Routes are a VirtualService whose CustomResourceDefinition stands for Istio's: what it says is what is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ALONE = ("--no-leader-election",)
+DATABASE = {"secretRef": {"name": "postgres-credentials"}}
+STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}]
+ROLLOUT = {"strategy": "Canary", "steps": STEPS, "scaleDownDelaySeconds": 1, "progressDeadlineSeconds": 20}
+ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio-system/local"]}
+NAME = "virtualservices.networking.istio.io"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+ISTIO_CRD = {
+    "metadata": {"name": NAME},
+    "spec": {
+        "group": "networking.istio.io",
+        "names": {"kind": "VirtualService", "plural": "virtualservices", "singular": "virtualservice"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+
+
+def manifest(name: str, image: str = "agent:1", **spec: Any) -> dict[str, Any]:
+    base = {"replicas": 4, "database": DATABASE, "template": {"image": image}, "rollout": ROLLOUT}
+    return {
+        "apiVersion": "supportfleet.dev/v1alpha1",
+        "kind": "SupportAgent",
+        "metadata": {"name": name},
+        "spec": {**base, **spec},
+    }
+
+
+class Desk:
+    """One agent, as those see it who roll it out."""
+
+    def __init__(self, place: Any, eventually: Callable[..., Any], name: str, **spec: Any) -> None:
+        self.place, self.eventually, self.name = place, eventually, name
+        self.spec = {"traffic": ISTIO, **spec}
+
+    def apply(self, image: str) -> None:
+        self.place.apply(manifest(self.name, image, **self.spec))
+
+    def started(self, image: str = "agent:1") -> str:
+        """Stable on its first image; returns the revision."""
+        self.apply(image)
+        self.eventually(lambda: self.place.is_ready(self.name), "the first revision serves", 40)
+        return str(self.state["stableRevision"])
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.place.get("supportagents", self.name).get("status", {}).get("rollout") or {}
+        return found
+
+    @property
+    def shares(self) -> dict[str, int]:
+        """What the routes say: percent by revision."""
+        route = self.place.get("virtualservices", self.name)["spec"]["http"][-1]["route"]
+        return {one["destination"]["host"].removeprefix(f"{self.name}-"): one["weight"] for one in route}
+
+    def pods(self, revision: str) -> int:
+        found = self.place.get("deployments", f"{self.name}-{revision}")
+        return int(found["spec"]["replicas"]) if found else 0
+
+    def ask(self, action: str, revision: str) -> None:
+        prefix = "supportfleet.dev/action"
+        words = {prefix: action, f"{prefix}-revision": revision, f"{prefix}-id": f"{action}-{time.time()}"}
+        self.place.patch("supportagents", self.name, {"metadata": {"annotations": words}})
+
+    def at_pause(self) -> str:
+        """Waits until the canary has its first share and a person has to say more; returns its revision."""
+
+        def paused() -> bool:
+            return bool(self.state.get("currentStep") == 1 and self.state.get("phase") == "Paused")
+
+        self.eventually(paused, "the canary waits at its pause", 40)
+        return str(self.state["canaryRevision"])
+
+    def is_stable(self, revision: str) -> bool:
+        return bool(self.state["stableRevision"] == revision and self.state["phase"] == "Idle")
+
+
+def walk(seen: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """What a rollout went through: phase, step and weight, each once in a row."""
+    states = [(one["phase"], one.get("currentStep"), one.get("currentWeight")) for one in seen]
+    return [state for number, state in enumerate(states) if number == 0 or state != states[number - 1]]
+
+
+class Served(dict[str, tuple[float, float]]):
+    """Counters by address: successes and errors; while there is a rate they grow with every look."""
+
+    rate = (0.0, 0.0)
+
+
+@contextmanager
+def figures() -> Iterator[tuple[int, Served]]:
+    """Serves what pods serve at /metrics, for addresses of this machine."""
+    served = Served()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            address = self.connection.getsockname()[0]
+            good, bad = served.get(address, (1000.0, 0.0))
+            good, bad = good + served.rate[0] + 5, bad + (served.rate[1] + 5 if address.endswith(".8") else 0)
+            if served.rate != (0.0, 0.0):
+                served[address] = (good, bad)
+            text = (
+                "# TYPE agent_request_total counter\n"
+                f'agent_request_total{{status="200",intent="refund"}} {good}\n'
+                f'agent_request_total{{status="500",intent="none"}} {bad}\n'
+            )
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server.server_address[1], served
+    server.shutdown()
+    server.server_close()
+    thread.join(5)
+
+
+@contextmanager
+def history(place: Any, name: str) -> Iterator[list[dict[str, Any]]]:
+    """Every state of the rollout that was ever written, in order."""
+    seen: list[dict[str, Any]] = []
+    version = place.get("supportagents", name)["metadata"]["resourceVersion"]
+    url = place.api.server + place.path("supportagents")
+    url += f"?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}&timeoutSeconds=120"
+    stream = urllib.request.urlopen(url, timeout=130, context=place.api.tls)  # noqa: S310 - the cluster under test
+
+    def read() -> None:
+        try:
+            for line in stream:
+                state = json.loads(line)["object"].get("status", {}).get("rollout")
+                if state is not None and (not seen or seen[-1] != state):
+                    seen.append(state)
+        except (OSError, ValueError, AttributeError):
+            return  # closed
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    yield seen
+    time.sleep(0.3)
+    stream.close()
+    thread.join(2)
+
+
+def weights(seen: list[dict[str, Any]]) -> list[int]:
+    """The canary's weights in order, each once."""
+    found: list[int] = []
+    for state in seen:
+        weight = state.get("currentWeight", 0)
+        if state.get("canaryRevision") and (not found or found[-1] != weight):
+            found.append(weight)
+    return found
