@@ -36,7 +36,9 @@ COLUMNS: Final = (
     ("Reason", "string", _condition("Ready", "reason"), 1, "Why it is Ready, or not."),
     ("Image", "string", ".spec.template.image", 1, "Image of the runtime."),
     ("Digest", "string", ".status.model.digest", 1, "Digest of the model that was verified last."),
+    ("Channel", "string", ".spec.model.channel", 1, "The channel that the model follows."),
     ("Rollout", "string", ".status.rollout.phase", 1, "What the rollout is doing."),
+    ("Mirror", "integer", ".status.rollout.currentMirror", 1, "Percent of the requests copied to the canary revision."),
     ("Message", "string", _condition("Ready", "message"), 1, "Why it is Ready or not, and what to do."),
 )
 

@@ -8,10 +8,11 @@ from pydantic import Field, StringConstraints
 from supportfleet_operator.api.analysis import Analysis
 from supportfleet_operator.api.base import ApiModel
 from supportfleet_operator.api.rules import Rule, exactly_one
-from supportfleet_operator.api.types import Int32
+from supportfleet_operator.api.types import DAY, Int32
 
 MAX_STEPS: Final = 32
-DAY: Final = 86400
+STEPPED: Final = ("Canary", "BlueGreen", "ABTest")
+"""Strategies that go step by step, and measure."""
 
 HEADER: Final = r"^[a-z0-9]([-a-z0-9_]*[a-z0-9])?$"
 NOT_IN_RE2: Final = re.compile(r"\(\?(<?[=!]|>|\()|\\[1-9]")
@@ -82,18 +83,32 @@ class Step(ApiModel):
     """One step of a rollout."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        exactly_one("setWeight", "pause", "analysis", message="set exactly one of setWeight, pause and analysis"),
+        exactly_one(
+            "setWeight",
+            "setMirror",
+            "pause",
+            "analysis",
+            message="set exactly one of setWeight, setMirror, pause and analysis",
+        ),
     )
 
     set_weight: Annotated[Int32, Field(ge=1, le=100)] | None = Field(
         None, description="Percent of the traffic for the new revision; moves once its pods for that are ready."
+    )
+    set_mirror: Annotated[Int32, Field(ge=0, le=100)] | None = Field(
+        None,
+        description=(
+            "Percent of the requests that the new revision gets a copy of, until another setMirror; 0 ends it. "
+            "Its answers are thrown away, and nobody notices them. Requests that it answers itself are copied as well, "
+            "so mirror before the first setWeight. Needs spec.traffic.provider Istio or GatewayAPI."
+        ),
     )
     pause: Pause | None = Field(None, description="Wait, for a time or for a person.")
     analysis: AnalysisStep | None = Field(
         None,
         description=(
             "Wait until a measurement made in this step has passed. "
-            "A weight is never left before that anyway; this is for steps between pauses, and for BlueGreen."
+            "A weight is never left before that anyway; this is for steps between pauses, for BlueGreen and for ABTest."
         ),
     )
 
@@ -109,6 +124,16 @@ def _only_with(field: str, attribute: str, *strategies: str) -> Rule:
     )
 
 
+def _needs_steps(strategy: str, example: str) -> Rule:
+    return Rule(
+        cel=f"self.strategy != '{strategy}' || (has(self.steps) && self.steps.size() > 0)",
+        message=f"{strategy} needs steps, such as {example}",
+        check=lambda rollout: rollout.strategy != strategy or bool(rollout.steps),
+        field_path=".steps",
+        reason="FieldValueRequired",
+    )
+
+
 def _weights(rollout: "Rollout") -> list[int]:
     return [step.set_weight for step in rollout.steps or () if step.set_weight is not None]
 
@@ -120,19 +145,37 @@ class Rollout(ApiModel):
     """How a new revision takes over."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _only_with("steps", "steps", "Canary", "BlueGreen"),
-        _only_with("match", "match", "Canary", "BlueGreen"),
-        _only_with("analysis", "analysis", "Canary", "BlueGreen"),
+        _only_with("steps", "steps", *STEPPED),
+        _only_with("match", "match", *STEPPED),
+        _only_with("analysis", "analysis", *STEPPED),
+        _needs_steps("Canary", "[{setWeight: 10}, {pause: {durationSeconds: 300}}]"),
+        _needs_steps("ABTest", "[{pause: {durationSeconds: 3600}}, {analysis: {}}]"),
         Rule(
-            cel="self.strategy != 'Canary' || (has(self.steps) && self.steps.size() > 0)",
-            message="Canary needs steps, such as [{setWeight: 10}, {pause: {durationSeconds: 300}}]",
-            check=lambda rollout: rollout.strategy != "Canary" or bool(rollout.steps),
-            field_path=".steps",
+            cel="self.strategy != 'ABTest' || (has(self.match) && self.match.size() > 0)",
+            message=(
+                "ABTest needs match, such as [{headers: {cookie: {regex: '.*group=b.*'}}}]: "
+                "it says whose requests the new revision gets"
+            ),
+            check=lambda rollout: rollout.strategy != "ABTest" or bool(rollout.match),
+            field_path=".match",
             reason="FieldValueRequired",
         ),
         Rule(
+            cel=(
+                "self.strategy != 'ABTest' || !has(self.steps) || "
+                "!self.steps.exists(step, has(step.setWeight) || has(step.setMirror))"
+            ),
+            message="ABTest gives the new revision the requests of match alone: use pause and analysis, or Canary",
+            check=lambda rollout: (
+                rollout.strategy != "ABTest"
+                or all(step.set_weight is None and step.set_mirror is None for step in rollout.steps or ())
+            ),
+            field_path=".steps",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
             cel=f"self.strategy != 'BlueGreen' || !has(self.steps) || {_WEIGHTS}.size() == 0",
-            message="BlueGreen moves all traffic at once: use pause and analysis, or strategy Canary",
+            message="BlueGreen moves all traffic at once: use setMirror, pause and analysis, or strategy Canary",
             check=lambda rollout: rollout.strategy != "BlueGreen" or not _weights(rollout),
             field_path=".steps",
             reason="FieldValueForbidden",
@@ -157,11 +200,12 @@ class Rollout(ApiModel):
         ),
     )
 
-    strategy: Literal["Canary", "BlueGreen", "Rolling"] = Field(
+    strategy: Literal["Canary", "BlueGreen", "ABTest", "Rolling"] = Field(
         "Rolling",
         description=(
             "Canary: the new revision gets traffic step by step. "
             "BlueGreen: it comes up at full size with none, then gets all of it. "
+            "ABTest: it gets the requests that match chooses and no other, then all of them. "
             "Rolling: it takes over as its pods become ready, with no steps and no analysis."
         ),
     )
@@ -172,7 +216,7 @@ class Rollout(ApiModel):
         None,
         description=(
             "Requests that always go to the new revision once it is ready: those that any of these matches. "
-            "Needs spec.traffic.provider Istio."
+            "Needs spec.traffic.provider Istio or GatewayAPI."
         ),
     )
     progress_deadline_seconds: Annotated[Int32, Field(ge=1, le=DAY)] = Field(
@@ -188,3 +232,8 @@ class Rollout(ApiModel):
     analysis: Analysis | None = Field(
         None, description="Measure the new revision on its traffic, and roll it back if it is worse than allowed."
     )
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether requests are ever copied."""
+        return any(step.set_mirror for step in self.steps or ())

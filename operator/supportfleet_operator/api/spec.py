@@ -12,13 +12,16 @@ from supportfleet_operator.api.rollout import Rollout
 from supportfleet_operator.api.rules import Rule, matches
 from supportfleet_operator.api.scaling import MAX_REPLICAS, Autoscaling, Availability
 from supportfleet_operator.api.template import Template
-from supportfleet_operator.api.traffic import ISTIO, Traffic
+from supportfleet_operator.api.traffic import ROUTED, Traffic
 from supportfleet_operator.api.types import DataKey, HttpUrl, Int32, ObjectName
 
 _ONE_POD_ONLY = (
     "more than one pod needs spec.database: without it each pod would keep conversations in an SQLite file of its own, "
     "and no other pod could continue them"
 )
+
+
+_BOTH_SERVE = ("Canary", "ABTest")
 
 
 class ApiKeySecretRef(ApiModel):
@@ -115,19 +118,29 @@ class SupportAgentSpec(ApiModel):
             reason="FieldValueRequired",
         ),
         Rule(
-            cel="has(self.database) || self.rollout.strategy != 'Canary'",
+            cel=f"has(self.database) || !(self.rollout.strategy in {list(_BOTH_SERVE)})",
             message=(
-                "Canary needs spec.database: two revisions serve at once, and without it each pod would keep "
+                "Canary and ABTest need spec.database: two revisions serve at once, and without it each pod would keep "
                 "conversations in an SQLite file of its own"
             ),
-            check=lambda spec: spec.database is not None or spec.rollout.strategy != "Canary",
+            check=lambda spec: spec.database is not None or spec.rollout.strategy not in _BOTH_SERVE,
             field_path=".rollout.strategy",
         ),
         Rule(
-            cel=f"!has(self.rollout.match) || self.traffic.provider == '{ISTIO}'",
-            message="needs spec.traffic.provider Istio: nothing else can tell requests apart",
-            check=lambda spec: spec.rollout.match is None or spec.traffic.provider == ISTIO,
+            cel=f"!has(self.rollout.match) || self.traffic.provider in {list(ROUTED)}",
+            message="needs spec.traffic.provider Istio or GatewayAPI: nothing else can tell requests apart",
+            check=lambda spec: spec.rollout.match is None or spec.traffic.provider in ROUTED,
             field_path=".rollout.match",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=(
+                f"!has(self.rollout.steps) || self.traffic.provider in {list(ROUTED)} || "
+                "!self.rollout.steps.exists(step, has(step.setMirror) && step.setMirror > 0)"
+            ),
+            message="setMirror needs spec.traffic.provider Istio or GatewayAPI: nothing else can copy requests",
+            check=lambda spec: not spec.rollout.mirrors or spec.traffic.provider in ROUTED,
+            field_path=".rollout.steps",
             reason="FieldValueForbidden",
         ),
     )

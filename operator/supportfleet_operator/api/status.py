@@ -4,7 +4,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from supportfleet_operator.api.analysis import MetricName
 from supportfleet_operator.api.base import ApiModel
 from supportfleet_operator.api.rules import ListMap
 from supportfleet_operator.api.types import Int32, Int64
@@ -64,17 +63,22 @@ class ModelStatus(StatusModel):
     version: str | None = Field(None, description="Version that was synced last.")
     digest: str | None = Field(None, description="Digest that was verified last.")
     loaded_pods: Int32 | None = Field(None, description="Ready pods that have it loaded.")
+    channel: str | None = Field(None, description="The channel of spec.model that was looked at last.")
+    channel_version: str | None = Field(None, description="Version that the channel pointed at.")
+    channel_digest: str | None = Field(None, description="Digest that the channel pointed at.")
+    channel_checked_at: Timestamp | None = Field(None, description="When the channel last answered.")
 
 
 class AnalysisOutcome(StatusModel):
     """What one figure was, and what that means."""
 
-    metric: MetricName = Field(description="Name of the figure.")
+    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="Name of the figure.")
     verdict: Verdict = Field(description="Whether it passed; Inconclusive with too few samples, NoData with none.")
     value: float | None = Field(None, description="Value for the new revision.")
     threshold: float | None = Field(None, description="The limit that decided.")
     stable: float | None = Field(None, description="Value for the stable revision at the same time.")
-    samples: Int64 | None = Field(None, description="Requests that it was measured on.")
+    samples: Int64 | None = Field(None, description="Requests that it was measured on; none for a query.")
+    message: str | None = Field(None, description="Why there is no value, such as what Prometheus answered instead.")
 
 
 class RolloutStatus(StatusModel):
@@ -86,6 +90,9 @@ class RolloutStatus(StatusModel):
     previous_revision: str | None = Field(None, description="The stable revision before: what undo goes back to.")
     current_step: Int32 | None = Field(None, description="Index into spec.rollout.steps, from 0.")
     current_weight: Int32 | None = Field(None, description="Percent of the traffic for the canary revision.")
+    current_mirror: Int32 | None = Field(
+        None, description="Percent of the requests that the canary revision gets a copy of."
+    )
     step_started_at: Timestamp | None = Field(None, description="When the step began.")
     phase_started_at: Timestamp | None = Field(None, description="When the phase began.")
     failed_revision: str | None = Field(
@@ -98,7 +105,8 @@ class RolloutStatus(StatusModel):
         None,
         description=(
             "Revisions without traffic that still have their pods, and since when: "
-            "they are scaled down spec.rollout.scaleDownDelaySeconds later."
+            "they are scaled down spec.rollout.scaleDownDelaySeconds later, "
+            "or when no customer can stick to them any more, if that is later still."
         ),
     )
     reason: str | None = Field(None, description="Why the rollout is where it is, in one CamelCase word.")
