@@ -13,6 +13,7 @@ import yaml
 from supportfleet_operator.api import group, reference
 from supportfleet_operator.api.agent import SupportAgent
 from supportfleet_operator.api.schema import Schema, structural_schema
+from supportfleet_operator.api.status import NOT_SEEN
 
 API_VERSION_HELP: Final = "Version of the API that this object is written in."
 KIND_HELP: Final = "Kind of the object."
@@ -85,7 +86,7 @@ def schema() -> Schema:
     """The schema of a SupportAgent; its metadata is the API server's own matter."""
     root = structural_schema(SupportAgent)
     spec, status = root["properties"]["spec"], root["properties"]["status"]
-    status.pop("default", None)
+    status["default"] = {"observedGeneration": NOT_SEEN}
     root["required"] = ["spec"]
     root["properties"] = {
         "apiVersion": {"description": API_VERSION_HELP, "type": "string"},

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
-from supportfleet_operator.api.rules import ListMap
+from supportfleet_operator.api.rules import ListMap, ListSet
 from supportfleet_operator.api.types import Int32, Int64
 
 READY: Final = "Ready"
@@ -29,6 +29,9 @@ Phase = Literal["Pending", "SyncingModel", "Progressing", "Ready", "Degraded", "
 RolloutPhase = Literal["Idle", "Starting", "Stepping", "Paused", "Promoting", "Aborting", "RolledBack"]
 Verdict = Literal["Pass", "Fail", "Inconclusive", "NoData"]
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+NOT_SEEN: Final = -1
+"""The generation that a status without any was found for: to kstatus, an agent that nobody has seen isn't done."""
 
 MAX_SAMPLED: Final = 64
 """Pods whose figures are remembered: enough of them for a verdict, however many there are."""
@@ -78,7 +81,9 @@ class AnalysisOutcome(StatusModel):
     threshold: float | None = Field(None, description="The limit that decided.")
     stable: float | None = Field(None, description="Value for the stable revision at the same time.")
     samples: Int64 | None = Field(None, description="Requests that it was measured on; none for a query.")
-    message: str | None = Field(None, description="Why there is no value, such as what Prometheus answered instead.")
+    message: Annotated[str, StringConstraints(max_length=256)] | None = Field(
+        None, description="Why there is no value, such as what Prometheus answered instead."
+    )
 
 
 class RolloutStatus(StatusModel):
@@ -106,8 +111,14 @@ class RolloutStatus(StatusModel):
         description=(
             "Revisions without traffic that still have their pods, and since when: "
             "they are scaled down spec.rollout.scaleDownDelaySeconds later, "
-            "or when no customer can stick to them any more, if that is later still."
+            "and those that customers stay with no sooner than spec.traffic.stickiness.ttlSeconds later."
         ),
+    )
+    sticky_revisions: Annotated[tuple[str, ...], Field(max_length=16), ListSet()] | None = Field(
+        None, description="Those of retiring that customers stay with, because of spec.traffic.stickiness."
+    )
+    lost_at: Timestamp | None = Field(
+        None, description="Since when the canary revision, which had ready pods, has none; absent while it has some."
     )
     reason: str | None = Field(None, description="Why the rollout is where it is, in one CamelCase word.")
     message: str | None = Field(None, description="Why, in a sentence for people, with the figures and the remedy.")
@@ -130,7 +141,9 @@ class SupportAgentStatus(StatusModel):
     """What the operator found. Written by the operator only."""
 
     observed_generation: Int64 | None = Field(
-        None, description="The metadata.generation that this status was found for."
+        None,
+        description="The metadata.generation that this status was found for; -1 before the operator has seen any.",
+        json_schema_extra={"default": NOT_SEEN},
     )
     phase: Phase | None = Field(None, description="The state in one word, for people; programs read conditions.")
     replicas: Int32 | None = Field(None, description="Pods that exist.")
