@@ -55,9 +55,16 @@ class Desk:
     def __init__(self, place: Any, eventually: Callable[..., Any], name: str, **spec: Any) -> None:
         self.place, self.eventually, self.name = place, eventually, name
         self.spec = {"traffic": ISTIO, **spec}
+        self.port: int | None = None
+        """Where its pods serve; the usual port where nothing is said."""
+
+    def manifest(self, image: str) -> dict[str, Any]:
+        """What is in Git for this image."""
+        template = {"image": image} | ({"port": self.port} if self.port else {})
+        return manifest(self.name, **{"template": template, **self.spec})
 
     def apply(self, image: str) -> None:
-        self.place.apply(manifest(self.name, image, **self.spec))
+        self.place.apply(self.manifest(image))
 
     def started(self, image: str = "agent:1") -> str:
         """Stable on its first image; returns the revision."""
@@ -108,6 +115,8 @@ class Served(dict[str, tuple[float, float]]):
     """Counters by address: successes and errors; while there is a rate they grow with every look."""
 
     rate = (0.0, 0.0)
+    healed = False
+    """Whether what errs, whose address ends in .8, does so no more."""
 
 
 @contextmanager
@@ -119,7 +128,10 @@ def figures() -> Iterator[tuple[int, Served]]:
         def do_GET(self) -> None:
             address = self.connection.getsockname()[0]
             good, bad = served.get(address, (1000.0, 0.0))
-            good, bad = good + served.rate[0] + 5, bad + (served.rate[1] + 5 if address.endswith(".8") else 0)
+            good, bad = (
+                good + served.rate[0] + 5,
+                bad + (served.rate[1] + 5 if address.endswith(".8") and not served.healed else 0),
+            )
             if served.rate != (0.0, 0.0):
                 served[address] = (good, bad)
             text = (
@@ -144,29 +156,67 @@ def figures() -> Iterator[tuple[int, Served]]:
 
 
 @contextmanager
-def history(place: Any, name: str) -> Iterator[list[dict[str, Any]]]:
-    """Every state of the rollout that was ever written, in order."""
-    seen: list[dict[str, Any]] = []
-    version = place.get("supportagents", name)["metadata"]["resourceVersion"]
-    url = place.api.server + place.path("supportagents")
-    url += f"?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}&timeoutSeconds=120"
-    stream = urllib.request.urlopen(url, timeout=130, context=place.api.tls)  # noqa: S310 - the cluster under test
+def watching(
+    place: Any,
+    plural: str,
+    name: str,
+    pick: Callable[[dict[str, Any]], Any] = lambda found: found,
+    told: Callable[[], None] = lambda: None,
+) -> Iterator[list[Any]]:
+    """What is picked of every version of an object from now on, in order, each once in a row.
+
+    ``told`` is called for each as soon as this machine knows of it.
+    """
+    seen: list[Any] = []
+    version = place.api.request("GET", place.path(plural))["metadata"]["resourceVersion"]
+    url = place.api.server + place.path(plural)
+    url += f"?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}&timeoutSeconds=240"
+    stream = urllib.request.urlopen(url, timeout=250, context=place.api.tls)  # noqa: S310 - the cluster under test
 
     def read() -> None:
         try:
             for line in stream:
-                state = json.loads(line)["object"].get("status", {}).get("rollout")
-                if state is not None and (not seen or seen[-1] != state):
-                    seen.append(state)
+                found = pick(json.loads(line)["object"])
+                if found is not None and (not seen or seen[-1] != found):
+                    seen.append(found)
+                    told()
         except (OSError, ValueError, AttributeError):
             return  # closed
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
-    yield seen
-    time.sleep(0.3)
-    stream.close()
-    thread.join(2)
+    try:
+        yield seen
+        time.sleep(0.3)
+    finally:
+        stream.close()
+        thread.join(2)
+
+
+def history(place: Any, name: str) -> Any:
+    """Every state of the rollout that was ever written, in order."""
+    return watching(place, "supportagents", name, lambda found: found.get("status", {}).get("rollout"))
+
+
+def shares_of(route: dict[str, Any]) -> dict[str, int]:
+    """What a VirtualService says of ordinary requests: percent by revision, none that get nothing."""
+    name = route["metadata"]["name"]
+    listed = route["spec"]["http"][-1]["route"]
+    shares = {one["destination"]["host"].removeprefix(f"{name}-"): one.get("weight", 100) for one in listed}
+    return {revision: weight for revision, weight in shares.items() if weight}
+
+
+@contextmanager
+def istio_kind(place: Any) -> Iterator[None]:
+    """Istio's kind, as far as the API server is concerned; gone afterwards."""
+    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **ISTIO_CRD}
+    place.api.request("POST", CRDS, definition)
+    yield
+    place.api.request("DELETE", f"{CRDS}/{NAME}")
+    deadline = time.monotonic() + 30
+    while any(one["metadata"]["name"] == NAME for one in place.api.request("GET", CRDS)["items"]):
+        assert time.monotonic() < deadline, f"{NAME} does not go"
+        time.sleep(0.2)
 
 
 def weights(seen: list[dict[str, Any]]) -> list[int]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-ALONE, CRDS, ISTIO_CRD, NAME, ROLLOUT = (HELPER[name] for name in ("ALONE", "CRDS", "ISTIO_CRD", "NAME", "ROLLOUT"))
+ALONE, ROLLOUT = HELPER["ALONE"], HELPER["ROLLOUT"]
 Desk, figures, history, walk, weights = (HELPER[name] for name in ("Desk", "figures", "history", "walk", "weights"))
 
 pytestmark = pytest.mark.timeout(300)
@@ -29,11 +29,8 @@ def secrets(place: Any) -> None:
 @pytest.fixture(scope="module")
 def istio(place: Any) -> Iterator[None]:
     """Istio's kind, as far as the API server is concerned."""
-    place.api.request(
-        "POST", CRDS, {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **ISTIO_CRD}
-    )
-    yield
-    place.api.request("DELETE", f"{CRDS}/{NAME}")
+    with HELPER["istio_kind"](place):
+        yield
 
 
 @pytest.fixture
