@@ -22,7 +22,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from supportfleet_operator.api import InvalidSupportAgentError
-from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.client import FIELD_MANAGER, Client
 from supportfleet_operator.cluster.connection import Connection
 from supportfleet_operator.cluster.limiter import Limiter
 from supportfleet_operator.cluster.resources import (
@@ -528,6 +528,13 @@ def stamp(seconds_ago: float = 0) -> str:
     return (NOW - dt.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+REPLICAS_ARE_OURS = {
+    "manager": FIELD_MANAGER,
+    "operation": "Apply",
+    "fieldsV1": {"f:spec": {"f:replicas": {}}},
+}
+
+
 class World:
     """An agent and what the cluster holds of it, in plain values, for tests of decisions."""
 
@@ -644,7 +651,9 @@ class World:
         for write in found.writes:
             before = self.objects.get(write.ref)
             live = self.put(write.manifest)
-            if write.ref.kind == "Deployment" and "replicas" not in write.manifest["spec"]:
+            if write.ref.kind == "Deployment" and "replicas" in write.manifest["spec"]:
+                live["metadata"]["managedFields"] = [REPLICAS_ARE_OURS]
+            elif write.ref.kind == "Deployment":
                 known = before["spec"]["replicas"] if before else 1
                 live["spec"]["replicas"] = known if write.replicas is None else write.replicas
             if write.ref.kind == "Job":
