@@ -290,4 +290,4 @@ class TestBounds:
 
     def test_both_revisions_are_asked(self) -> None:
         """Stable's pods are measured at the same time as the canary's."""
-        assert scraped(STATE) == ("r1", "r2")
+        assert scraped(STATE, spec()) == ("r1", "r2")

@@ -11,11 +11,13 @@ from __future__ import annotations
 from math import ceil, floor
 from typing import Final
 
-from supportfleet_operator.api import ISTIO, Step
+from supportfleet_operator.api import Step
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.state import RolloutState
 
 FULL: Final = 100
+AT_ONCE: Final = frozenset({"BlueGreen", "ABTest"})
+"""Strategies that move all of the traffic at once, to a revision that has its full size from the start."""
 WAVES: Final = 4
 """Rolling replaces a quarter of the pods at a time."""
 
@@ -23,7 +25,7 @@ WAVES: Final = 4
 def need(inputs: Inputs, weight: int) -> int:
     """Ready pods that a canary needs for a weight; its first pod comes up for none."""
     whole = inputs.replicas_needed
-    if inputs.provider == ISTIO or weight >= FULL:
+    if inputs.routed or weight >= FULL:
         share = ceil(whole * weight / FULL)
     else:
         share = floor(whole * weight / (FULL - weight) + 0.5)
@@ -52,9 +54,15 @@ def reached(state: RolloutState, inputs: Inputs) -> int:
     return weights[-1] if weights else 0
 
 
+def mirrored(state: RolloutState, inputs: Inputs) -> int:
+    """The share that the steps so far copy to the canary."""
+    shares = [one.set_mirror for one in steps(state, inputs)[: state.step] if one.set_mirror is not None]
+    return shares[-1] if shares else 0
+
+
 def next_weight(state: RolloutState, inputs: Inputs) -> int | None:
     """The weight to move to next; None where the step asks for something else than weight."""
-    if state.phase == "Promoting" or is_undo(state) or inputs.rollout.strategy == "BlueGreen":
+    if state.phase == "Promoting" or is_undo(state) or inputs.rollout.strategy in AT_ONCE:
         return FULL
     if inputs.rollout.strategy == "Rolling":
         return _next_wave(state.weight, inputs.replicas_needed)
@@ -63,10 +71,17 @@ def next_weight(state: RolloutState, inputs: Inputs) -> int | None:
 
 
 def wanted_pods(state: RolloutState, inputs: Inputs) -> int:
-    """Pods that the canary needs for its weight and for the next."""
-    upcoming = next_weight(state, inputs)
-    weight = max(state.weight, reached(state, inputs))
-    return max(need(inputs, weight), need(inputs, upcoming if upcoming is not None else weight))
+    """Pods that the canary needs for its traffic and for that of the step."""
+    weight, mirror = max(state.weight, reached(state, inputs)), max(state.mirror, mirrored(state, inputs))
+    now, upcoming = step(state, inputs), next_weight(state, inputs)
+    copied = mirror if now is None or now.set_mirror is None else now.set_mirror
+    now_and_then = ((weight, mirror), (weight if upcoming is None else upcoming, copied))
+    return max(need(inputs, load(*one)) for one in now_and_then)
+
+
+def load(weight: int, mirror: int) -> int:
+    """Percent of all requests that reach a canary: its own, and copies of others."""
+    return min(FULL, weight + mirror)
 
 
 def can_carry(state: RolloutState, inputs: Inputs, weight: int) -> bool:

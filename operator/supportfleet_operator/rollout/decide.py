@@ -6,6 +6,8 @@ goes to zero in one, pods are given back in a later one. Where a move was made, 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from supportfleet_operator.rollout import effects, reasons
 from supportfleet_operator.rollout.inputs import Decision, Inputs, News
 from supportfleet_operator.rollout.policies import action, next_state
@@ -16,15 +18,24 @@ from supportfleet_operator.rollout.timers import next_look
 def decide(state: RolloutState, inputs: Inputs) -> Decision:
     """The next state, and what follows from it."""
     after = next_state(state, inputs)
+    if after == state:
+        return stand(state, inputs)
+    return replace(stand(after, inputs), requeue_after=0.0, news=_news(state, after, inputs))
+
+
+def stand(state: RolloutState, inputs: Inputs) -> Decision:
+    """What follows from a state as it is, with no move made."""
     return Decision(
-        state=after,
-        weights=effects.weights(after),
-        scale=effects.scale(after, inputs),
-        keep=effects.keep(after, inputs),
-        requeue_after=0.0 if after != state else next_look(after, inputs),
-        reason=after.reason,
-        message=_message(after, inputs),
-        news=_news(state, after, inputs),
+        state=state,
+        weights=effects.weights(state),
+        mirror=effects.mirror(state, inputs),
+        sticky=effects.sticky(state, inputs),
+        scale=effects.scale(state, inputs),
+        keep=effects.keep(state, inputs),
+        requeue_after=next_look(state, inputs),
+        reason=state.reason,
+        message=_message(state, inputs),
+        news=(),
     )
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from supportfleet_operator.api import ISTIO
 from supportfleet_operator.rollout.capacity import FULL, wanted_pods
 from supportfleet_operator.rollout.inputs import Inputs, Scale
 from supportfleet_operator.rollout.state import RolloutState
+from supportfleet_operator.rollout.timers import may_be_needed
+
+SERVING: Final = frozenset({"Stepping", "Paused", "Promoting"})
+"""Phases in which a canary may be sent requests."""
 
 
 def weights(state: RolloutState) -> Mapping[str, int]:
@@ -16,6 +20,28 @@ def weights(state: RolloutState) -> Mapping[str, int]:
         return {}
     canary = {state.canary: state.weight} if state.canary else {}
     return {name: weight for name, weight in {state.stable: FULL - sum(canary.values()), **canary}.items() if weight}
+
+
+def mirror(state: RolloutState, inputs: Inputs) -> tuple[str, int] | None:
+    """Which revision gets copies, and of how much; none for one without ready pods, or with all of the traffic."""
+    if state.canary is None or not state.mirror or state.weight >= FULL or not inputs.routed:
+        return None
+    return (state.canary, state.mirror) if _serves(state, inputs) else None
+
+
+def sticky(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
+    """Revisions that conversations stay with: never one that was rolled back, and none where there is no other."""
+    if inputs.sticky_seconds is None or state.stable is None or inputs.suspended or not inputs.routed:
+        return ()
+    canary = state.canary if _serves(state, inputs) and (state.weight or inputs.rollout.match) else None
+    newest_first = sorted(state.sticky, key=lambda name: (state.retiring[name], name), reverse=True)
+    names = [name for name in (state.stable, canary, *newest_first) if name]
+    return tuple(name for name in names if inputs.view(name).ready > 0) if len(names) > 1 else ()
+
+
+def _serves(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether the canary may be sent requests, beside those of its weight."""
+    return state.stable is not None and state.phase in SERVING and inputs.view(state.canary).ready > 0
 
 
 def keep(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
@@ -39,7 +65,7 @@ def _scale(name: str, state: RolloutState, inputs: Inputs) -> Scale:
     if inputs.suspended:
         return Scale(0, autoscaled=False)
     if name == state.stable:
-        settled = state.canary is None and not state.retiring
+        settled = state.canary is None and not may_be_needed(state, inputs)
         return Scale(inputs.min_replicas if settled else inputs.replicas_needed, autoscaled=True)
     if name == state.canary:
         first = state.stable is None
@@ -51,4 +77,4 @@ def _scale(name: str, state: RolloutState, inputs: Inputs) -> Scale:
 
 def _shares_pods(state: RolloutState, inputs: Inputs) -> bool:
     """Whether one Service splits the traffic over all pods, so that a third revision would get some."""
-    return inputs.provider != ISTIO and len(weights(state)) > 1
+    return not inputs.routed and len(weights(state)) > 1

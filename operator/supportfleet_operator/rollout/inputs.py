@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from supportfleet_operator.api import AnalysisOutcome, Rollout, Verdict
+from supportfleet_operator.api import ROUTED, AnalysisOutcome, Provider, Rollout, Verdict
 from supportfleet_operator.rollout.state import RolloutState
 
 
@@ -56,7 +56,7 @@ class Inputs:
     target: str
     """The revision that the spec describes."""
     rollout: Rollout
-    provider: Literal["None", "Istio"]
+    provider: Provider
     replicas_needed: int
     """Pods that stable's traffic needs now."""
     min_replicas: int
@@ -65,6 +65,13 @@ class Inputs:
     analysis: AnalysisResult | None = None
     action: Action | None = None
     suspended: bool = False
+    sticky_seconds: int | None = None
+    """How long a conversation stays with the revision that it began with; None where the spec doesn't ask for it."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether something splits requests by exact weights, so that a weight is not a share of the pods."""
+        return self.provider in ROUTED
 
     def view(self, revision: str | None) -> RevisionView:
         """A revision's pods; none where it is unknown."""
@@ -97,6 +104,10 @@ class Decision:
     state: RolloutState
     weights: Mapping[str, int]
     """Percent by revision, without zeros; empty until the first revision is ready."""
+    mirror: tuple[str, int] | None
+    """The revision that gets copies of requests, whose answers are thrown away, and of how many percent."""
+    sticky: tuple[str, ...]
+    """Revisions with ready pods that the conversations they began stay with; none where all go to one anyway."""
     scale: Mapping[str, Scale]
     """For each revision in ``keep``."""
     keep: tuple[str, ...]

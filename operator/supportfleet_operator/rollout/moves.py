@@ -5,12 +5,26 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from supportfleet_operator.api import RolloutPhase
 from supportfleet_operator.rollout.capacity import FULL, is_undo, step
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.state import MOST_RETIRING, RolloutState
+
+_AT_REST: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "weight": 0,
+        "mirror": 0,
+        "step": 0,
+        "step_started_at": None,
+        "last_analysis_at": None,
+        "baseline": {},
+        "lost_at": None,
+    }
+)
+"""What a state with no canary remembers of one."""
 
 
 def enter(
@@ -28,10 +42,13 @@ def begin(state: RolloutState, inputs: Inputs, canary: str, reason: str, message
         canary=canary,
         step=0,
         weight=0,
+        mirror=0,
         step_started_at=inputs.now,
         last_analysis=(),
         analysis_failures=0,
+        lost_at=None,
         retiring={name: at for name, at in state.retiring.items() if name != canary},
+        sticky=tuple(name for name in state.sticky if name != canary),
     )
     return replace(enter(unmeasured(fresh), inputs, "Starting", reason, message), phase_started_at=inputs.now)
 
@@ -43,6 +60,11 @@ def to_step(state: RolloutState, inputs: Inputs, number: int, reason: str, messa
     return unmeasured(there) if now is not None and now.analysis is not None else there
 
 
+def promoting(state: RolloutState, inputs: Inputs, reason: str, message: str, **more: Any) -> RolloutState:
+    """Leave the steps behind: what is next is all of the traffic, and no copies of it."""
+    return enter(state, inputs, "Promoting", reason, message, mirror=0, **more)
+
+
 def unmeasured(state: RolloutState) -> RolloutState:
     """Forget what was measured, but for how stable did, which a canary with all of the traffic is compared with."""
     forgotten = tuple(
@@ -51,12 +73,39 @@ def unmeasured(state: RolloutState) -> RolloutState:
     return replace(state, last_analysis=forgotten, last_analysis_at=None, baseline={})
 
 
+def can_take_over(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether taking the canary's traffic leaves customers with somebody to answer them, or at least no worse off."""
+    return state.weight == 0 or inputs.view(state.stable).ready > 0 or inputs.view(state.canary).ready == 0
+
+
 def discard(state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str) -> RolloutState:
-    """Take all traffic from the canary; its pods stay until the delay has passed."""
-    done = enter(
-        state, inputs, phase, reason, message, canary=None, weight=0, step=0, retiring=retire(state, inputs.now)
+    """Take all traffic from the canary; its pods stay until the delay has passed, its conversations don't."""
+    return enter(
+        state,
+        inputs,
+        phase,
+        reason,
+        message,
+        canary=None,
+        **_AT_REST,
+        retiring=retire(state, inputs.now),
     )
-    return replace(done, step_started_at=None, last_analysis_at=None, baseline={})
+
+
+def discard_if_safe(
+    state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str
+) -> RolloutState:
+    """The same, once stable has a pod to answer with; until then the canary keeps what it has."""
+    if can_take_over(state, inputs):
+        return discard(state, inputs, phase, reason, message)
+    return not_yet(state, inputs, reason, message)
+
+
+def not_yet(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState:
+    """Wait for stable, which is to take over and can't."""
+    if (state.phase, state.reason) == ("Paused", reason):
+        return state
+    return enter(state, inputs, "Paused", reason, f"{message}, but no pod of {state.stable} is ready to take over")
 
 
 def abort(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState:
@@ -69,14 +118,20 @@ def abort(state: RolloutState, inputs: Inputs, reason: str, message: str) -> Rol
 def complete(state: RolloutState, inputs: Inputs, stable: str, reason: str, message: str) -> RolloutState:
     """Make a revision the stable one; the one before keeps its pods until the delay has passed."""
     gone = retire(replace(state, canary=state.stable), inputs.now)
-    done = enter(state, inputs, "Idle", reason, message, stable=stable, canary=None, weight=0, step=0)
-    return replace(
-        done,
+    left = (*state.sticky, *([state.stable] if state.stable and not is_undo(state) else []))
+    retiring = {name: at for name, at in gone.items() if name != stable}
+    return enter(
+        state,
+        inputs,
+        "Idle",
+        reason,
+        message,
+        stable=stable,
+        canary=None,
+        **_AT_REST,
         previous=state.stable or state.previous,
-        step_started_at=None,
-        last_analysis_at=None,
-        baseline={},
-        retiring={name: at for name, at in gone.items() if name != stable},
+        retiring=retiring,
+        sticky=tuple(name for name in dict.fromkeys(left) if name in retiring),
     )
 
 

@@ -21,9 +21,9 @@ PAUSED_BY_ACTION: Final = "PausedByAction"
 RESUMED: Final = "Resumed"
 """It goes on after it was paused."""
 AWAITING_ANALYSIS: Final = "AwaitingAnalysis"
-"""There were too few samples for a verdict until the deadline, so nothing moves."""
+"""There was no verdict until the deadline, for want of figures, so nothing moves."""
 STABLE_NOT_READY: Final = "StableNotReady"
-"""The canary failed its analysis, but no stable pod could take its traffic."""
+"""The canary failed, but no stable pod could take its traffic."""
 CANARY_LOST: Final = "CanaryLost"
 """No pod of the canary is ready any more; stable has all traffic until they are back."""
 PROMOTING: Final = "Promoting"
@@ -51,8 +51,8 @@ ACTION_IGNORED: Final = "ActionIgnored"
 
 HELD_BY_PERSON: Final = frozenset({PAUSED_BY_SPEC, PAUSED_BY_ACTION})
 """While one of these holds, nothing is measured, moved or rolled back."""
-HELD_BY_ANALYSIS: Final = frozenset({AWAITING_ANALYSIS, STABLE_NOT_READY})
-"""While one of these holds, measuring goes on, and leads on."""
+ENDED_BY_SPEC: Final = frozenset({WENT_BACK, SUPERSEDED})
+"""The canary isn't wanted any more; it stays only as long as stable can't take over."""
 WARNINGS: Final = frozenset(
     {
         ANALYSIS_FAILED,

@@ -31,6 +31,8 @@ class RolloutState:
     step: int = 0
     weight: int = 0
     """Percent of the traffic for the canary."""
+    mirror: int = 0
+    """Percent of the traffic that the canary gets copies of."""
     step_started_at: dt.datetime | None = None
     phase_started_at: dt.datetime | None = None
     failed: str | None = None
@@ -45,8 +47,12 @@ class RolloutState:
     """None: nothing was measured yet at this weight."""
     analysis_failures: int = 0
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    lost_at: dt.datetime | None = None
+    """When a canary that keeps losing its pods lost them first."""
     retiring: Mapping[str, dt.datetime] = field(default_factory=dict)
     """Revisions that lost their traffic and keep their pods for a while, and since when."""
+    sticky: tuple[str, ...] = ()
+    """Those of them that were promoted away, so that their conversations may stay with them."""
 
     @classmethod
     def from_status(cls, status: RolloutStatus | None) -> RolloutState:
@@ -54,14 +60,20 @@ class RolloutState:
         if status is None:
             return cls()
         canary = status.canary_revision if status.canary_revision != status.stable_revision else None
-        retiring = {name: at for name, text in (status.retiring or {}).items() if (at := _time(text)) is not None}
+        serving = {status.stable_revision, canary}
+        retiring = {
+            name: at
+            for name, text in (status.retiring or {}).items()
+            if name not in serving and (at := _time(text)) is not None
+        }
         return cls(
             phase=_phase(status.phase or "Idle", canary),
             stable=status.stable_revision,
             canary=canary,
             previous=status.previous_revision,
             step=max(0, status.current_step or 0) if canary else 0,
-            weight=min(100, max(0, status.current_weight or 0)) if canary and status.stable_revision else 0,
+            weight=_percent(status.current_weight) if canary and status.stable_revision else 0,
+            mirror=_percent(status.current_mirror) if canary and status.stable_revision else 0,
             step_started_at=_time(status.step_started_at),
             phase_started_at=_time(status.phase_started_at),
             failed=status.failed_revision,
@@ -73,7 +85,9 @@ class RolloutState:
             last_analysis_at=_time(status.last_analysis_at),
             analysis_failures=status.analysis_failures or 0,
             baseline=status.baseline or {},
-            retiring={name: at for name, at in retiring.items() if name not in {status.stable_revision, canary}},
+            lost_at=_time(status.lost_at),
+            retiring=retiring,
+            sticky=tuple(name for name in status.sticky_revisions or () if name in retiring),
         )
 
     def to_status(self) -> RolloutStatus:
@@ -85,6 +99,7 @@ class RolloutState:
             previous_revision=self.previous,
             current_step=self.step if self.canary else None,
             current_weight=self.weight if self.canary else None,
+            current_mirror=self.mirror or None,
             step_started_at=_text(self.step_started_at),
             phase_started_at=_text(self.phase_started_at),
             failed_revision=self.failed,
@@ -96,8 +111,14 @@ class RolloutState:
             last_analysis_at=_text(self.last_analysis_at),
             analysis_failures=self.analysis_failures or None,
             baseline={name: dict(counters) for name, counters in self.baseline.items()} or None,
+            lost_at=_text(self.lost_at),
             retiring={name: _text(at) or "" for name, at in self.retiring.items()} or None,
+            sticky_revisions=self.sticky or None,
         )
+
+
+def _percent(number: int | None) -> int:
+    return min(100, max(0, number or 0))
 
 
 def _phase(phase: RolloutPhase, canary: str | None) -> RolloutPhase:

@@ -23,16 +23,23 @@ def measures(state: RolloutState, inputs: Inputs) -> bool:
         return False
     if state.reason in reasons.HELD_BY_PERSON or state.reason == reasons.PROMOTED_BY_ACTION:
         return False
+    return must_pass(state, inputs) or inputs.rollout.match is not None
+
+
+def must_pass(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether the rollout may go on from here only with figures that passed.
+
+    It may without where the canary has had no requests but those that choose it: too few might ever come. An ABTest is
+    about just those.
+    """
     now = step(state, inputs)
     waits = now is not None and now.analysis is not None
-    return waits or state.weight > 0 or inputs.rollout.match is not None
+    return waits or state.weight > 0 or state.mirror > 0 or inputs.rollout.strategy == "ABTest"
 
 
 def has_figures(state: RolloutState, inputs: Inputs) -> bool:
     """Whether the analysis lets the rollout leave this step: it passed here, or doesn't matter here."""
-    now = step(state, inputs)
-    waits = now is not None and now.analysis is not None
-    if inputs.rollout.analysis is None or is_undo(state) or not (waits or state.weight > 0):
+    if inputs.rollout.analysis is None or is_undo(state) or not must_pass(state, inputs):
         return True
     return state.last_analysis_at is not None and overall(state.last_analysis, inputs.rollout.analysis) == "Pass"
 
@@ -75,9 +82,10 @@ def next_look(state: RolloutState, inputs: Inputs) -> float | None:
     """Seconds until time alone may change something; None where it can't."""
     delay = inputs.rollout.scale_down_delay_seconds
     waits = [delay - _age(at, inputs.now) for at in state.retiring.values()]
+    waits += [retires_in(state, inputs, name) for name in state.retiring]
     measured = due(state, inputs)
     if measured is not None:
-        waits.append(max(measured, SOON))
+        waits.append(measured if measured > 0 else SOON)
     held = state.reason in reasons.HELD_BY_PERSON
     if state.canary is not None and not held:
         waits.append(_deadline_left(state, inputs))
@@ -88,10 +96,26 @@ def next_look(state: RolloutState, inputs: Inputs) -> float | None:
     return min(ahead) if ahead else None
 
 
+def retires_in(state: RolloutState, inputs: Inputs, revision: str) -> float:
+    """Seconds until a revision without traffic gives its pods back."""
+    delay = inputs.rollout.scale_down_delay_seconds
+    if revision in state.sticky:
+        delay = max(delay, inputs.sticky_seconds or 0)
+    return delay - _age(state.retiring[revision], inputs.now)
+
+
+def may_be_needed(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether traffic moved so lately that it may have to move back at once."""
+    delay = inputs.rollout.scale_down_delay_seconds
+    return any(_age(at, inputs.now) < delay for at in state.retiring.values())
+
+
 def _deadline_left(state: RolloutState, inputs: Inputs) -> float:
     began = [at for at in (state.phase_started_at, state.step_started_at) if at is not None]
     if state.phase in {"Starting", "Promoting"} and state.phase_started_at is not None:
         began = [state.phase_started_at]
+    if state.reason == reasons.CANARY_LOST and state.lost_at is not None:
+        began = [state.lost_at]
     return inputs.rollout.progress_deadline_seconds - _age(max(began, default=None), inputs.now)
 
 

@@ -19,9 +19,18 @@ class Figure:
     """A value, and what it was measured on."""
 
     value: float | None
-    samples: int
+    samples: int | None
+    """None where nobody knows: a query has its own idea of what is enough."""
     at_least: bool = False
     """The value is only a lower bound: it lies beyond the histogram's last bucket."""
+    message: str = ""
+    """Why there is no value."""
+    unknown: bool = False
+    """There may be figures, but they could not be told; not the same as none."""
+
+    def is_enough(self, samples: int) -> bool:
+        """Whether it is a value to go by."""
+        return self.value is not None and (self.samples is None or self.samples >= samples)
 
 
 NOTHING: Final = Figure(None, 0)
@@ -39,6 +48,8 @@ def figure(name: MetricName, counted: Counters) -> Figure:
         case "resolutionRate":
             escalated = _rate(counted.get(reading.ESCALATIONS), counted.get(reading.ANSWERS))
             return escalated if escalated.value is None else Figure(1 - escalated.value, escalated.samples)
+        case "costPerReply":
+            return _share(counted.get(reading.COST), counted.get(reading.REQUESTS))
         case "latencyP99":
             return quantile(P99, _buckets(counted))
 
@@ -62,9 +73,15 @@ def quantile(share: float, buckets: Mapping[float, float]) -> Figure:
 
 
 def _rate(part: float | None, whole: float | None) -> Figure:
+    """A share of the whole: pods count in no certain order, so a part may be ahead of its whole for a moment."""
+    return _share(part if part is None or whole is None else min(part, whole), whole)
+
+
+def _share(part: float | None, whole: float | None) -> Figure:
+    """So much for each; without one of the whole there is nothing to tell."""
     if part is None or not whole:
         return NOTHING
-    return Figure(min(1.0, part / whole), int(whole))
+    return Figure(part / whole, int(whole))
 
 
 def _buckets(counted: Counters) -> Mapping[float, float]:

@@ -19,6 +19,8 @@ FALLBACKS: Final = "fallbacks"
 """Answers that were not the best rung of the ladder."""
 ESCALATIONS: Final = "escalations"
 """Conversations handed to a person."""
+COST: Final = "cost"
+"""What models cost, in US dollars."""
 BUCKET: Final = "le:"
 """Prefix of the latency histogram's buckets, followed by the upper bound in seconds."""
 START: Final = "start"
@@ -27,9 +29,10 @@ START: Final = "start"
 _REQUEST: Final = "agent_request"
 _FALLBACK: Final = "agent_fallback"
 _ESCALATION: Final = "escalation_to_human"
+_COST: Final = "agent_cost_usd"
 _LATENCY: Final = "agent_response_latency_seconds"
 _START: Final = "process_start_time_seconds"
-_FAMILIES: Final = (_REQUEST, _FALLBACK, _ESCALATION, _LATENCY, _START)
+_FAMILIES: Final = (_REQUEST, _FALLBACK, _ESCALATION, _COST, _LATENCY, _START)
 
 MOST_LINES: Final = 5000
 MOST_COUNTERS: Final = 100
@@ -68,6 +71,7 @@ _OF_FAMILY: Final[Mapping[str, tuple[str, ...]]] = {
     _REQUEST: (REQUESTS, ERRORS),
     _FALLBACK: (ANSWERS, FALLBACKS),
     _ESCALATION: (ESCALATIONS,),
+    _COST: (COST,),
 }
 """What a family counts even where it has no sample yet: none so far."""
 
@@ -90,6 +94,8 @@ def _counted_as(sample: Sample) -> Iterator[str]:
             yield FALLBACKS
     elif sample.name == f"{_ESCALATION}_total":
         yield ESCALATIONS
+    elif sample.name == f"{_COST}_total":
+        yield COST
     elif sample.name == f"{_LATENCY}_bucket":
         yield BUCKET + _bound(sample.labels["le"])
     elif sample.name == _START:

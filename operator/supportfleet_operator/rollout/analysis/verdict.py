@@ -16,8 +16,8 @@ def judge(metric: AnalysisMetric, canary: Figure, stable: float | None, min_samp
     """One figure's outcome; ``stable`` is that of the stable revision, where it is known."""
     limit, verdict = _against_limits(metric, canary, stable)
     if canary.value is None or canary.samples == 0:
-        verdict = "NoData"
-    elif canary.samples < min_samples:
+        verdict = "Inconclusive" if canary.unknown else "NoData"
+    elif not canary.is_enough(min_samples):
         verdict = "Inconclusive"
     return AnalysisOutcome(
         metric=metric.name,
@@ -26,6 +26,7 @@ def judge(metric: AnalysisMetric, canary: Figure, stable: float | None, min_samp
         stable=stable,
         samples=canary.samples,
         verdict=verdict,
+        message=canary.message or None,
     )
 
 

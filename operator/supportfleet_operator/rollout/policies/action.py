@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Final
 
 from supportfleet_operator.rollout import actions, reasons
-from supportfleet_operator.rollout.capacity import step, steps
+from supportfleet_operator.rollout.capacity import FULL, can_carry, step, steps
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.moves import abort, begin, enter, to_step
+from supportfleet_operator.rollout.moves import abort, begin, can_take_over, enter, promoting, to_step
 from supportfleet_operator.rollout.state import RolloutState
 
 
@@ -45,12 +45,14 @@ def _promote(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.stable is None:
         return "the first revision takes over as soon as it is ready"
     message = f"{state.canary} gets all of the traffic once its pods are ready: promoted by a person"
-    return enter(state, inputs, "Promoting", reasons.PROMOTED_BY_ACTION, message, step=len(steps(state, inputs)))
+    return promoting(state, inputs, reasons.PROMOTED_BY_ACTION, message, step=len(steps(state, inputs)))
 
 
 def _abort(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.stable is None:
         return "there is no stable revision to go back to: change the spec"
+    if not can_take_over(state, inputs):
+        return f"no pod of {state.stable} is ready to take over"
     return abort(state, inputs, reasons.ABORTED_BY_ACTION, f"{state.canary} was rolled back by a person")
 
 
@@ -85,8 +87,11 @@ def _undo(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     before = state.previous
     if before is None or before == state.stable or before not in inputs.revisions:
         return "there is no revision before this one"
-    undoing = replace(state, undone=state.stable)
-    return begin(undoing, inputs, before, reasons.UNDOING, f"going back to {before}: asked for by a person")
+    message = f"going back to {before}: asked for by a person"
+    undoing = begin(replace(state, undone=state.stable), inputs, before, reasons.UNDOING, message)
+    if not can_carry(undoing, inputs, FULL):
+        return undoing
+    return promoting(undoing, inputs, reasons.UNDOING, message, weight=FULL)
 
 
 _ACTIONS: Final[Mapping[str, Callable[[RolloutState, Inputs], RolloutState | str]]] = MappingProxyType(

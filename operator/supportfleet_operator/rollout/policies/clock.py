@@ -21,6 +21,7 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
         step_started_at=_sane(state.step_started_at, now, needed=needs_times),
         phase_started_at=_sane(state.phase_started_at, now, needed=needs_times),
         last_analysis_at=_sane(state.last_analysis_at, now, needed=False),
+        lost_at=_sane(state.lost_at, now, needed=False),
         retiring={name: min(at, now) for name, at in state.retiring.items()},
     )
     return sane if sane != state else None

@@ -1,11 +1,16 @@
-"""A canary's pods come up, for the first time or again."""
+"""A canary's pods come up, for the first time or again.
+
+Once they are there, a first step is made in the same decision, so that the first traffic waits for nothing else. A
+canary that had traffic before gets that back first, and nothing more with it.
+"""
 
 from dataclasses import replace
 
 from supportfleet_operator.rollout import reasons
-from supportfleet_operator.rollout.capacity import reached, wanted_pods
+from supportfleet_operator.rollout.capacity import mirrored, reached, wanted_pods
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import to_step
+from supportfleet_operator.rollout.policies import stepping
 from supportfleet_operator.rollout.state import RolloutState
 
 
@@ -16,4 +21,6 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
     if inputs.view(state.canary).ready < max(1, wanted_pods(state, inputs)):
         return state
     ready = to_step(state, inputs, state.step, reasons.STEPPING, f"the pods of {state.canary} are ready")
-    return replace(ready, weight=state.weight or reached(state, inputs))
+    again = replace(ready, weight=state.weight or reached(state, inputs), mirror=mirrored(state, inputs))
+    had_traffic = again.weight > 0 or again.mirror > 0
+    return again if had_traffic else stepping.check(again, inputs)

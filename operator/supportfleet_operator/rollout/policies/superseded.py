@@ -2,7 +2,7 @@
 
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.moves import discard
+from supportfleet_operator.rollout.moves import discard_if_safe
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.wanted import wanted
 
@@ -12,4 +12,4 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
     if state.canary is None or wanted(state, inputs) == state.canary:
         return None
     message = f"the spec asks for {inputs.target} instead of {state.canary}"
-    return discard(state, inputs, "Idle", reasons.SUPERSEDED, message)
+    return discard_if_safe(state, inputs, "Idle", reasons.SUPERSEDED, message)

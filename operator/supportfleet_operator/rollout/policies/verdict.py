@@ -5,7 +5,7 @@ from dataclasses import replace
 from supportfleet_operator.api import AnalysisOutcome
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.moves import abort, enter
+from supportfleet_operator.rollout.moves import abort, can_take_over, not_yet
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.timers import measures
 
@@ -27,12 +27,9 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
         measured = None
     if state.analysis_failures < inputs.rollout.analysis.failure_limit:
         return measured
-    if inputs.view(state.stable).ready > 0:
+    if can_take_over(state, inputs):
         return abort(state, inputs, reasons.ANALYSIS_FAILED, _failure(state))
-    if state.reason == reasons.STABLE_NOT_READY:
-        return state
-    message = f"{_figures(state)}, but no pod of {state.stable} is ready to take over"
-    return enter(state, inputs, "Paused", reasons.STABLE_NOT_READY, message)
+    return not_yet(state, inputs, reasons.STABLE_NOT_READY, _figures(state))
 
 
 def is_new(state: RolloutState, inputs: Inputs) -> bool:
@@ -59,4 +56,5 @@ def _figure(one: AnalysisOutcome) -> str:
     limit = "" if one.threshold is None else f", limit {one.threshold:.4g}"
     beside = "" if one.stable is None else f", stable {one.stable:.4g}"
     value = "unknown" if one.value is None else f"{one.value:.4g}"
-    return f"{one.metric} is {value}{limit}{beside} ({one.samples or 0} samples)"
+    samples = "" if one.samples is None else f" ({one.samples} samples)"
+    return f"{one.metric} is {value}{limit}{beside}{samples}"

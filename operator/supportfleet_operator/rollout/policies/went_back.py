@@ -2,7 +2,7 @@
 
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.moves import discard, enter
+from supportfleet_operator.rollout.moves import discard_if_safe, enter
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.wanted import wanted
 
@@ -18,4 +18,4 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
             if held_back
             else None
         )
-    return discard(state, inputs, "Idle", reasons.WENT_BACK, f"the spec asks for {state.stable} again")
+    return discard_if_safe(state, inputs, "Idle", reasons.WENT_BACK, f"the spec asks for {state.stable} again")
