@@ -1,5 +1,6 @@
 """Builders: one module for each kind of child, every function pure: an agent in, a new manifest out."""
 
+from supportfleet_operator.resources.channel import channel_job, resolved
 from supportfleet_operator.resources.children import (
     CHILD_KINDS,
     ChildKind,
@@ -39,8 +40,10 @@ __all__ = [
     "Routing",
     "SharedChildren",
     "at_revision",
+    "channel_job",
     "controller_revision",
     "owner_reference",
+    "resolved",
     "revision_children",
     "revision_name",
     "selector",

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Final, NamedTuple
 
-from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api import Artifact, SupportAgent
 from supportfleet_operator.resources.configmap import config_map
 from supportfleet_operator.resources.deployment import deployment
+from supportfleet_operator.resources.destinationrule import destination_rule
 from supportfleet_operator.resources.hpa import autoscaler
+from supportfleet_operator.resources.httproute import http_route
 from supportfleet_operator.resources.model_job import model_job
+from supportfleet_operator.resources.model_pointer import model_pointer
 from supportfleet_operator.resources.model_pvc import model_claim
 from supportfleet_operator.resources.networkpolicy import network_policy
 from supportfleet_operator.resources.pdb import disruption_budget
@@ -39,9 +42,11 @@ CHILD_KINDS: Final = (
     ChildKind("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     ChildKind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ChildKind("v1", "Service", "services"),
+    ChildKind("networking.istio.io/v1", "DestinationRule", "destinationrules"),
     ChildKind("networking.istio.io/v1", "VirtualService", "virtualservices"),
+    ChildKind("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes"),
 )
-"""Every kind that children are of. VirtualServices exist only where Istio is installed."""
+"""Every kind that children are of. Those of Istio and of the Gateway API exist only where they are installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,9 @@ class SharedChildren(_Manifests):
     model_claim: Manifest | None
     disruption_budget: Manifest | None
     service: Manifest
+    model_pointer: Manifest | None
     virtual_service: Manifest | None
+    http_route: Manifest | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class RevisionChildren(_Manifests):
 
     config_map: Manifest
     service: Manifest
+    destination_rule: Manifest | None
     model_claim: Manifest | None
     model_job: Manifest | None
     deployment: Manifest
@@ -88,15 +96,20 @@ class RevisionChildren(_Manifests):
     """Name of the Job that proves the revision's model, whether or not it is wanted now."""
 
 
-def shared_children(agent: SupportAgent, routing: Routing) -> SharedChildren:
-    """Render what an agent's revisions share, for requests that go where ``routing`` says."""
+def shared_children(agent: SupportAgent, routing: Routing, hot: Artifact | None = None) -> SharedChildren:
+    """Render what an agent's revisions share, for requests that go where ``routing`` says.
+
+    ``hot`` is the artifact that pods with a hot model load now: the one that a model Job verified last.
+    """
     return SharedChildren(
         service_account=service_account(agent),
         network_policy=network_policy(agent),
         model_claim=model_claim(agent),
         disruption_budget=disruption_budget(agent),
         service=service(agent, routing.service),
+        model_pointer=model_pointer(agent, hot) if hot is not None else None,
         virtual_service=virtual_service(agent, routing),
+        http_route=http_route(agent, routing),
     )
 
 
@@ -114,6 +127,7 @@ def revision_children(agent: SupportAgent, revision: str, *, replicas: int, auto
     return RevisionChildren(
         config_map=config_map(agent, revision),
         service=revision_service(agent, revision),
+        destination_rule=destination_rule(agent, revision) if pods else None,
         model_claim=model_claim(agent) if pods else None,
         model_job=job if pods else None,
         deployment=deployment(agent, revision, None if scaling else pods),

@@ -6,7 +6,7 @@ from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.api.pod import TopologySpreadConstraint
 from supportfleet_operator.resources import names
-from supportfleet_operator.resources.environment import agent_env, env_from
+from supportfleet_operator.resources.environment import agent_env, artifact_of, env_from
 from supportfleet_operator.resources.labels import MODEL_DIGEST, labels, metadata, selector
 from supportfleet_operator.resources.pods import (
     CONFIG_MOUNT,
@@ -14,6 +14,7 @@ from supportfleet_operator.resources.pods import (
     DATA_MOUNT,
     DATA_VOLUME,
     MODELS_MOUNT,
+    POINTER_MOUNT,
     TMP_MOUNT,
     TMP_VOLUME,
     Mount,
@@ -23,6 +24,7 @@ from supportfleet_operator.resources.pods import (
     keeps_claim,
     models_volume,
     pod_basics,
+    pointer_volume,
     sync_container,
 )
 
@@ -59,10 +61,11 @@ def deployment(agent: SupportAgent, revision: str, replicas: int | None) -> dict
 def _pod(agent: SupportAgent, revision: str) -> dict[str, Any]:
     template = agent.spec.template
     annotations = dict(template.annotations or {})
-    if agent.spec.model is not None:
-        annotations[MODEL_DIGEST] = agent.spec.model.digest
+    model = agent.spec.model
+    if model is not None and not model.hot:
+        annotations[MODEL_DIGEST] = artifact_of(agent).digest
     spec = {**pod_basics(agent), "terminationGracePeriodSeconds": template.termination_grace_period_seconds}
-    if agent.spec.model is not None and not keeps_claim(agent):
+    if model is not None and not model.hot and not keeps_claim(agent):
         spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
     spec["containers"] = [_agent_container(agent)]
     spec["volumes"] = _volumes(agent, revision)
@@ -113,6 +116,7 @@ def _mounts(agent: SupportAgent) -> list[Mount]:
     mounts = [dict(CONFIG_MOUNT), dict(TMP_MOUNT), dict(DATA_MOUNT)]
     if agent.spec.model is not None:
         mounts.append({**MODELS_MOUNT, "readOnly": True} if keeps_claim(agent) else dict(MODELS_MOUNT))
+        mounts += [dict(POINTER_MOUNT)] if agent.spec.model.hot else []
     return mounts
 
 
@@ -124,6 +128,7 @@ def _volumes(agent: SupportAgent, revision: str) -> list[Volume]:
     ]
     if agent.spec.model is not None:
         volumes.append(models_volume(agent))
+        volumes += [pointer_volume(agent)] if agent.spec.model.hot else []
     return volumes
 
 

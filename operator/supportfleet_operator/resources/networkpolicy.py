@@ -51,7 +51,7 @@ def _dns() -> dict[str, Any]:
 
 
 def _ingress(agent: SupportAgent) -> dict[str, Any]:
-    """Who may send requests; a rule with no ``from`` lets everyone. The operator reads figures for analysis."""
+    """Who may send requests; a rule with no ``from`` lets everyone. The operator reads figures, where it needs any."""
     wanted = agent.spec.network_policy
     ports = [{"protocol": "TCP", "port": names.HTTP_PORT}]
     if agent.spec.service.type != "ClusterIP" and wanted.allow_from is None:
@@ -60,7 +60,8 @@ def _ingress(agent: SupportAgent) -> dict[str, Any]:
     if wanted.allow_from_namespaces:
         chosen = {"key": NAMESPACE_NAME, "operator": "In", "values": list(wanted.allow_from_namespaces)}
         peers.append({"namespaceSelector": {"matchExpressions": [chosen]}})
-    if agent.spec.rollout.analysis is not None:
+    model = agent.spec.model
+    if agent.spec.rollout.analysis is not None or (model is not None and model.hot):
         peers.append(deepcopy(OPERATOR))
     peers += [peer.manifest() for peer in wanted.allow_from or ()]
     return {"from": peers, "ports": ports}

@@ -10,16 +10,22 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import API_VERSION, KIND, SupportAgent, parse
+from supportfleet_operator.api import API_VERSION, KIND, Model, SupportAgent, parse
 from supportfleet_operator.api.base import without_empty_lists
+from supportfleet_operator.api.model import CLAIM
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.configmap import config_json
+from supportfleet_operator.resources.environment import artifact_of
 from supportfleet_operator.resources.labels import metadata
 from supportfleet_operator.resources.pods import keeps_claim
 
 PARTS: Final = ("template", "config", "llm", "database", "model")
 """Fields of the spec that change behaviour."""
 
+HOW_IT_IS_FOUND: Final = frozenset({"channel", "channelPollSeconds"})
+"""Fields of ``spec.model`` that say how to learn which model, and not which."""
+OF_A_HOT_MODEL: Final = frozenset({"uri", "version", "digest"})
+"""Fields of ``spec.model`` that running pods follow, so that a change of them is no revision."""
 OF_THE_CLAIM: Final = frozenset({"size", "storageClassName", "accessModes"})
 """Fields of ``spec.model.cache`` that describe the claim, which revisions share, and not what pods do with it."""
 
@@ -28,8 +34,9 @@ def revision_name(agent: SupportAgent) -> str:
     """The name of the revision that the spec describes."""
     parts = _parts(agent, complete=False)
     if keeps_claim(agent):
-        cache = parts["model"]["cache"]
-        parts["model"]["cache"] = {key: value for key, value in cache.items() if key not in OF_THE_CLAIM}
+        parts["model"]["cache"] = _without(parts["model"]["cache"], OF_THE_CLAIM)
+    if agent.spec.model is not None and agent.spec.model.hot:
+        parts["model"] = _without(parts["model"], OF_A_HOT_MODEL)
     return f"r{names.fingerprint(parts)[: names.REVISION_LENGTH - 1]}"
 
 
@@ -46,16 +53,15 @@ def snapshot(agent: SupportAgent) -> dict[str, Any]:
 def at_revision(agent: SupportAgent, data: Mapping[str, Any]) -> SupportAgent:
     """The agent as it is now, but for its behaviour, which is the snapshot's.
 
-    The claim for models is one for all revisions, so it stays as the spec has it now wherever that has one. Raises
-    InvalidSupportAgentError for a snapshot that this version can't read.
+    The claim for models is one for all revisions, so it stays as the spec has it now wherever that has one; so does a
+    model that pods load while they run. Raises InvalidSupportAgentError for a snapshot that this version can't read.
     """
     head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": agent.metadata.model_dump(by_alias=True)}
     config = json.loads(data.get(names.CONFIG_FILE, "null"))
     then = parse({**head, "spec": {**data.get("spec", {}), "config": config}})
     parts = {name: getattr(then.spec, name) for name in PARTS}
-    if _has_own_claim(agent) and _has_own_claim(then):
-        assert agent.spec.model is not None  # noqa: S101 - it has a claim
-        parts["model"] = then.spec.model and then.spec.model.model_copy(update={"cache": agent.spec.model.cache})
+    if agent.spec.model is not None and then.spec.model is not None:
+        parts["model"] = _with_what_is_shared(then.spec.model, agent.spec.model)
     return agent.model_copy(update={"spec": agent.spec.model_copy(update=parts)})
 
 
@@ -71,15 +77,35 @@ def controller_revision(agent: SupportAgent, number: int) -> dict[str, Any]:
     }
 
 
+def _with_what_is_shared(then: Model, now: Model) -> Model:
+    """A revision's model, with what all revisions have of the model as it is now."""
+    shared: dict[str, Any] = {}
+    if _has_own_claim(then) and _has_own_claim(now):
+        shared["cache"] = now.cache
+    if then.hot and now.hot:
+        shared |= {name: getattr(now, name) for name in OF_A_HOT_MODEL}
+    return then.model_copy(update=shared)
+
+
 def _parts(agent: SupportAgent, *, complete: bool) -> dict[str, Any]:
-    """The parts as JSON: complete for reading them back, or only what isn't a default, for telling them apart."""
+    """The parts as JSON: complete for reading them back, or only what isn't a default, for telling them apart.
+
+    A channel must be resolved by then: a revision has one model.
+    """
     parts = agent.spec.model_dump(
         mode="json", by_alias=True, include=set(PARTS), exclude_none=True, exclude_defaults=not complete
     )
+    if agent.spec.model is not None:
+        artifact_of(agent)
+        parts["model"] = _without(parts["model"], HOW_IT_IS_FOUND)
     if "affinity" in parts["template"]:  # a free object, which pods have without what is empty in it
         parts["template"]["affinity"] = without_empty_lists(parts["template"]["affinity"])
     return parts
 
 
-def _has_own_claim(agent: SupportAgent) -> bool:
-    return keeps_claim(agent) and agent.spec.model is not None and agent.spec.model.cache.claim_name is None
+def _without(fields: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in left_out}
+
+
+def _has_own_claim(model: Model) -> bool:
+    return model.cache.type == CLAIM and model.cache.claim_name is None

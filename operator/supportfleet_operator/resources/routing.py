@@ -14,6 +14,10 @@ class Routing:
     """The revision for requests that ``spec.rollout.match`` chooses, once it can take them; else they go by weight."""
     service: str | None = None
     """The revision whose pods the agent's Service selects; None for all of the agent's pods."""
+    mirror: tuple[str, int] | None = None
+    """The revision that gets copies of the others' requests, and of how many in a hundred."""
+    sticky: tuple[str, ...] = ()
+    """Revisions that customers stay with, the most important first. Without ``spec.traffic.stickiness`` nobody does."""
 
     def __post_init__(self) -> None:
         if self.weights and sum(self.weights.values()) != 100:  # noqa: PLR2004 - percent

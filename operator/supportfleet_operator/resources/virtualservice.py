@@ -1,6 +1,6 @@
 """The Istio VirtualService of an agent: exact weights, and requests that are chosen by their headers.
 
-Its destinations are the revisions' own Services, so it needs no subsets, and with those no DestinationRule.
+Its destinations are the revisions' own Services, so it needs no subsets.
 """
 
 from typing import Any, Final
@@ -8,6 +8,7 @@ from typing import Any, Final
 from supportfleet_operator.api import ISTIO, SupportAgent
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata
+from supportfleet_operator.resources.routes import Destination, Route, response_headers, routes
 from supportfleet_operator.resources.routing import Routing
 
 MESH: Final = "mesh"
@@ -28,7 +29,7 @@ def virtual_service(agent: SupportAgent, routing: Routing) -> dict[str, Any] | N
     spec: dict[str, Any] = {"hosts": [*hosts, *([] if own in hosts else [own])]}
     if traffic.gateways:
         spec["gateways"] = [*traffic.gateways, *([] if MESH in traffic.gateways else [MESH])]
-    spec["http"] = _routes(agent, routing)
+    spec["http"] = [_http(agent, route) for route in routes(agent, routing)]
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -37,20 +38,27 @@ def virtual_service(agent: SupportAgent, routing: Routing) -> dict[str, Any] | N
     }
 
 
-def _routes(agent: SupportAgent, routing: Routing) -> list[dict[str, Any]]:
-    """Matches first: the first route that fits a request is its route."""
-    weighted = {
-        "name": "weighted",
-        "route": [
-            _destination(agent, revision, weight) for revision, weight in sorted(routing.weights.items()) if weight > 0
-        ],
+def _http(agent: SupportAgent, route: Route) -> dict[str, Any]:
+    http: dict[str, Any] = {"name": route.name}
+    if route.matches:
+        http["match"] = [match.manifest() for match in route.matches]
+    http["route"] = [_destination(agent, destination) for destination in route.destinations]
+    if route.mirror is not None:
+        revision, percent = route.mirror
+        http["mirror"] = _host(agent, revision)
+        http["mirrorPercentage"] = {"value": percent}
+    return http
+
+
+def _destination(agent: SupportAgent, destination: Destination) -> dict[str, Any]:
+    rendered: dict[str, Any] = {
+        "destination": _host(agent, destination.revision),
+        "weight": destination.weight,
     }
-    if not agent.spec.rollout.match or routing.matched is None:
-        return [weighted]
-    matches = [match.manifest() for match in agent.spec.rollout.match]
-    return [{"name": "matched", "match": matches, "route": [_destination(agent, routing.matched, 100)]}, weighted]
+    if told := response_headers(destination):
+        rendered["headers"] = {"response": told}
+    return rendered
 
 
-def _destination(agent: SupportAgent, revision: str, weight: int) -> dict[str, Any]:
-    host = {"host": names.of_revision(agent, revision), "port": {"number": agent.spec.service.port}}
-    return {"destination": host, "weight": weight}
+def _host(agent: SupportAgent, revision: str) -> dict[str, Any]:
+    return {"host": names.of_revision(agent, revision), "port": {"number": agent.spec.service.port}}
