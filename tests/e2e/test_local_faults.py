@@ -368,13 +368,13 @@ def reboot(local: Local) -> None:
 
 def test_a_cluster_survives_a_reboot(healthy: Local) -> None:
     """After a reboot `status` says that it is stopped, and `up` brings it back with its objects and volumes."""
-    volume = healthy.kubectl("get", "pv", "-o", "jsonpath={..volumeName} {..uid}")
+    volume = healthy.kubectl("get", "pv", "-o", "jsonpath={.items[*].metadata.name} {.items[*].metadata.uid}")
     reboot(healthy)
     assert healthy.status()["state"] == "Stopped"
     healthy.up()
     healthy.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
     healthy.kubectl("wait", "pods", "-l", "app=web", "--for=condition=Ready", "--timeout=120s")
-    assert healthy.kubectl("get", "pv", "-o", "jsonpath={..volumeName} {..uid}") == volume
+    assert healthy.kubectl("get", "pv", "-o", "jsonpath={.items[*].metadata.name} {.items[*].metadata.uid}") == volume
     assert answers(healthy)
 
 
