@@ -178,16 +178,16 @@ class Model(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         exactly_one("version", "channel", message="set exactly one of version, with its digest, and channel"),
         Rule(
-            cel="!has(self.version) || has(self.digest)",
+            cel="!has(self.version) || has(self.digest) || has(self.channel)",
             message="version needs its digest, sha256: and 64 hexadecimal digits, as `publish-model` prints it",
-            check=lambda model: model.version is None or model.digest is not None,
+            check=lambda model: model.version is None or model.digest is not None or model.channel is not None,
             field_path=".digest",
             reason="FieldValueRequired",
         ),
         Rule(
-            cel="!has(self.channel) || !has(self.digest)",
+            cel="!has(self.channel) || !has(self.digest) || has(self.version)",
             message="is not used with channel, whose pointer in the bucket names version and digest: leave it out",
-            check=lambda model: model.channel is None or model.digest is None,
+            check=lambda model: model.channel is None or model.digest is None or model.version is not None,
             field_path=".digest",
             reason="FieldValueForbidden",
         ),
