@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from supportfleet_operator.api import Rollout, RolloutStatus, Verdict
+from supportfleet_operator.api import Provider, Rollout, RolloutStatus, Verdict
 from supportfleet_operator.rollout import (
     Action,
     AnalysisResult,
@@ -30,16 +30,25 @@ def rollout(**fields: Any) -> Rollout:
 
 
 def canary(*steps: Any, **fields: Any) -> Rollout:
-    """Steps in short: a number is a weight, a text seconds of pause, None a pause for a person, ... an analysis."""
+    """Steps in short.
+
+    A number is a weight, one in brackets a mirror, a text seconds of pause, None a pause for a person, ... an analysis.
+    """
     return rollout(strategy="Canary", steps=[_step(one) for one in steps], **fields)
 
 
 def _step(one: Any) -> dict[str, Any]:
     if isinstance(one, int):
         return {"setWeight": one}
+    if isinstance(one, list):
+        return {"setMirror": one[0]}
     if one is ...:
         return {"analysis": {}}
     return {"pause": {"durationSeconds": int(one)} if one else {}}
+
+
+def _read(status: dict[str, Any] | None) -> RolloutState:
+    return RolloutState.from_status(RolloutStatus.model_validate(status) if status else None)
 
 
 @dataclass
@@ -47,13 +56,18 @@ class World:
     """Reconciles a rollout, step by step."""
 
     spec: Rollout = field(default_factory=lambda: canary(10, "60", 50))
-    provider: Literal["None", "Istio"] = "Istio"
+    provider: Provider = "Istio"
+    sticky_seconds: int | None = None
     target: str = "r1"
     replicas: int = 4
+    fewest: int | None = None
+    """The autoscaler's minimum, where there is one."""
     suspended: bool = False
     now: dt.datetime = START
     status: dict[str, Any] | None = None
     """As the API server has it."""
+    before: dict[str, Any] | None = None
+    """As it was a write ago: what an operator sees whose watch is behind."""
     ready: dict[str, int] = field(default_factory=dict)
     scale: Mapping[str, Scale] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
@@ -61,11 +75,13 @@ class World:
     action: Action | None = None
     verdict: Verdict = "Pass"
     problem: str | None = None
+    served: set[str] = field(default_factory=set)
+    """Revisions that were stable once."""
     log: list[Decision] = field(default_factory=list)
 
     @property
     def state(self) -> RolloutState:
-        return RolloutState.from_status(RolloutStatus.model_validate(self.status) if self.status else None)
+        return _read(self.status)
 
     def inputs(self) -> Inputs:
         self.known.setdefault(self.target, len(self.known) + 1)
@@ -85,10 +101,11 @@ class World:
             rollout=self.spec,
             provider=self.provider,
             replicas_needed=self.replicas,
-            min_replicas=self.replicas,
+            min_replicas=self.replicas if self.fewest is None else self.fewest,
             revisions=views,
             action=self.action,
             suspended=self.suspended,
+            sticky_seconds=self.sticky_seconds,
         )
 
     def measured(self, inputs: Inputs) -> Inputs:
@@ -109,12 +126,21 @@ class World:
         )
         return replace(inputs, analysis=result)
 
-    def reconcile(self, crash: Literal["", "before writing", "after writing", "after traffic"] = "") -> Decision:
-        """Decide, write, route, scale; or only as far as that."""
+    def reconcile(
+        self, crash: Literal["", "behind", "before writing", "after writing", "after traffic"] = ""
+    ) -> Decision:
+        """Decide, write, route, scale; or only as far as that.
+
+        An operator that is behind decides on an older state, and the API server refuses all that comes of it.
+        """
+        if crash == "behind":
+            return decide(_read(self.before), self.inputs())
         decision = decide(self.state, self.measured(self.inputs()))
         self.log.append(decision)
         if crash == "before writing":
             return decision
+        self.before = self.status
+        self.served |= {decision.state.stable} - {None}
         self.status = decision.state.to_status().model_dump(mode="json", by_alias=True, exclude_none=True)
         if crash == "after writing":
             return decision

@@ -12,21 +12,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supportfleet_operator.api import RolloutStatus
-from supportfleet_operator.rollout import Action, Decision, RolloutState, decide, reasons
-from supportfleet_operator.rollout.capacity import need
+from supportfleet_operator.rollout import Action, Decision, Inputs, RolloutState, decide, reasons
+from supportfleet_operator.rollout.analysis.verdict import overall
+from supportfleet_operator.rollout.capacity import AT_ONCE, need
+from supportfleet_operator.rollout.effects import weights
 from supportfleet_operator.rollout.wanted import wanted
 
 WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
 World, canary, rollout, ERRORS = (WORLD[name] for name in ("World", "canary", "rollout", "ERRORS"))
 
 REVISIONS = ("r1", "r2", "r3", "r4")
+BETA = [{"headers": {"user-agent": {"regex": ".*beta-tester.*"}}}]
 SPECS = (
     canary(10, "60", 50),
     canary(20, ..., 60, None, 100, analysis=ERRORS),
     canary(5, "30", 50, "30", analysis={**ERRORS, "failureLimit": 2, "onNoData": "Pass"}, scaleDownDelaySeconds=0),
     rollout(),
     rollout(strategy="BlueGreen", steps=[{"pause": {"durationSeconds": 30}}, {"analysis": {}}], analysis=ERRORS),
+    rollout(strategy="ABTest", match=BETA, steps=[{"pause": {"durationSeconds": 30}}], analysis=ERRORS),
+    rollout(strategy="ABTest", match=BETA, steps=[{"analysis": {}}], analysis={**ERRORS, "onNoData": "Fail"}),
+    canary([20], ..., 10, [0], "30", 50, match=BETA, analysis=ERRORS),
+    canary([100], "60", 20, None, scaleDownDelaySeconds=0),
 )
+PROVIDERS = ("None", "Istio", "GatewayAPI")
 AT_REST = {"Idle", "RolledBack", "Paused"}
 
 
@@ -35,12 +43,13 @@ class Histories(RuleBasedStateMachine):
 
     @initialize(
         spec=st.sampled_from(SPECS),
-        provider=st.sampled_from(["None", "Istio"]),
+        provider=st.sampled_from(PROVIDERS),
+        sticky=st.sampled_from([None, 5, 90]),
         replicas=st.sampled_from([1, 3, 10]),
         began=st.sampled_from(["nothing", "serving", "rolling out", "rolling out", "rolling out"]),
     )
-    def begin(self, spec: object, provider: str, replicas: int, began: str) -> None:
-        self.world = World(spec=spec, provider=provider, replicas=replicas)
+    def begin(self, spec: object, provider: str, sticky: int | None, replicas: int, began: str) -> None:
+        self.world = World(spec=spec, provider=provider, sticky_seconds=sticky, replicas=replicas)
         self.refused: str | None = None
         """The revision that was rolled back, as long as nobody asked for another, or for it again."""
         if began != "nothing":
@@ -50,7 +59,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         times=st.integers(1, 6),
-        crash=st.sampled_from(["", "", "", "before writing", "after writing", "after traffic"]),
+        crash=st.sampled_from(["", "", "", "behind", "before writing", "after writing", "after traffic"]),
         pods=st.booleans(),
     )
     def reconcile(self, times: int, crash: str, pods: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
@@ -58,6 +67,8 @@ class Histories(RuleBasedStateMachine):
             before = self.world.state
             inputs = self.world.measured(self.world.inputs())
             decision = self.world.reconcile(crash)
+            if crash == "behind":
+                continue
             if self.world.target != self.refused:
                 self.refused = None
             if crash != "before writing":
@@ -66,17 +77,20 @@ class Histories(RuleBasedStateMachine):
             if pods:
                 self.world.pods_follow()
 
-    def check_move(self, before: RolloutState, decision: Decision, inputs: object) -> None:
+    def check_move(self, before: RolloutState, decision: Decision, inputs: Inputs) -> None:
         after = decision.state
         same_canary = before.canary == after.canary is not None
+        undo = after.undone is not None and after.undone == after.stable
         if after.weight > before.weight:
             ready = self.world.ready.get(after.canary or "", 0)
-            assert same_canary, "a new canary began with traffic"
+            assert same_canary or undo, "a new canary began with traffic"
             assert ready >= max(1, need(inputs, after.weight)), f"weight {after.weight} on {ready} ready pods"
         if same_canary and not self.acted(before, after):
             assert after.step in {before.step, before.step + 1}, "a step was skipped or repeated"
-        if after.canary != before.canary and after.canary is not None:
-            assert after.step == after.weight == 0, "a canary began in the middle"
+        if after.canary != before.canary and after.canary is not None and not undo:
+            assert after.step == after.weight == after.mirror == 0, "a canary began in the middle"
+        self.check_traffic(before, after)
+        self.check_verdicts(before, after, inputs, by_a_person=self.acted(before, after) or undo)
         if after.phase == "Aborting" and before.canary == self.world.target:
             self.refused = self.world.target
         if self.acted(before, after) and self.world.action.name == "retry":
@@ -86,6 +100,33 @@ class Histories(RuleBasedStateMachine):
         if after.stable != before.stable and before.stable and self.world.replicas and not self.world.suspended:
             assert before.phase == "Promoting", "promoted out of turn"
             assert before.weight == 100
+
+    def check_traffic(self, before: RolloutState, after: RolloutState) -> None:
+        """Whoever gets more has pods that answer, or those that lose it have none."""
+        world, had, has = self.world, weights(before), weights(after)
+        if world.suspended or not world.replicas or not had:
+            return
+        gains = [name for name in has if has[name] > had.get(name, 0)]
+        loses = [name for name in had if had[name] > has.get(name, 0)]
+        answered = any(world.ready.get(name) for name in loses)
+        assert not answered or all(world.ready.get(name) for name in gains), f"{loses} to {gains}: nobody answers"
+        if world.spec.strategy in AT_ONCE and after.weight != before.weight:
+            assert after.weight in {0, 100}, "a part of the traffic for a revision that is to get it all at once"
+
+    @staticmethod
+    def check_verdicts(before: RolloutState, after: RolloutState, inputs: Inputs, *, by_a_person: bool) -> None:
+        """Only figures that passed lead on, and only figures that failed lead back."""
+        analysis = inputs.rollout.analysis
+        same = before.canary == after.canary is not None
+        if analysis is not None and same and not by_a_person and before.phase in {"Stepping", "Paused"}:
+            counts = before.weight or before.mirror
+            on = after.weight > before.weight or (after.phase == "Promoting" != before.phase)
+            passed = before.last_analysis_at is not None and overall(before.last_analysis, analysis) == "Pass"
+            assert passed or not (on and counts), "led on without figures"
+        if after.reason == reasons.ANALYSIS_FAILED != before.reason:
+            assert analysis is not None
+            assert after.analysis_failures >= analysis.failure_limit
+            assert overall(after.last_analysis, analysis) == "Fail" or before.analysis_failures
 
     @staticmethod
     def acted(before: RolloutState, after: RolloutState) -> bool:
@@ -97,10 +138,29 @@ class Histories(RuleBasedStateMachine):
         assert sum(decision.weights.values()) in ({0} if state.stable is None else {100})
         assert set(decision.scale) == set(decision.keep) >= set(decision.weights)
         assert {state.stable, state.canary, world.target} - {None} <= set(decision.keep)
+        self.check_routes(decision)
         if state.stable and not world.suspended:
             size = decision.scale[state.stable].min_replicas
             assert size >= ceil(decision.weights.get(state.stable, 0) * world.replicas / 100)
             assert size == world.replicas, "stable shrank"
+
+    def check_routes(self, decision: Decision) -> None:
+        """Copies and conversations go to revisions with pods, and never to one that was taken back."""
+        state, world = decision.state, self.world
+        if decision.mirror is not None:
+            name, percent = decision.mirror
+            assert name == state.canary
+            assert 0 < percent <= 100
+            assert decision.weights[state.stable] > 0, "copies of its own requests alone"
+        for name in {*decision.sticky, *(one for one in (decision.matched, *(decision.mirror or ())[:1]) if one)}:
+            assert world.ready.get(name, 0) > 0, "requests for a revision without pods"
+            assert world.provider != "None"
+        assert not {state.failed, state.undone} & set(decision.sticky) - {state.stable, state.canary}
+        assert set(decision.sticky) <= {state.stable, state.canary, *state.retiring}
+        stay = {*decision.sticky, *state.sticky} - {state.stable, state.canary}
+        assert all(name in world.served for name in stay), "conversations of a revision that was never stable"
+        for name in stay if world.provider != "None" and not world.suspended else ():
+            assert decision.scale[name].min_replicas == world.inputs().view(name).desired, "it lost pods"
 
     @invariant()
     def what_is_written_is_all_there_is(self) -> None:
@@ -113,6 +173,18 @@ class Histories(RuleBasedStateMachine):
         )
         assert again == state
         assert decide(again, self.world.inputs()) == decide(state, self.world.inputs())
+
+    @rule(replicas=st.sampled_from([1, 3, 10]))
+    def the_load_changes(self, replicas: int) -> None:
+        self.world.replicas = replicas
+
+    @rule(sticky=st.sampled_from([None, 5, 90]))
+    def stickiness_changes(self, sticky: int | None) -> None:
+        self.world.sticky_seconds = sticky
+
+    @rule()
+    def stable_loses_its_pods(self) -> None:
+        self.world.ready[self.world.state.stable or ""] = 0
 
     @rule(seconds=st.sampled_from([1, 10, 29, 30, 61, 599, 601, 5000, -10, -3600]))
     def time_passes(self, seconds: int) -> None:

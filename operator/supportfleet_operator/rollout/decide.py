@@ -28,6 +28,7 @@ def stand(state: RolloutState, inputs: Inputs) -> Decision:
     return Decision(
         state=state,
         weights=effects.weights(state),
+        matched=effects.matched(state, inputs),
         mirror=effects.mirror(state, inputs),
         sticky=effects.sticky(state, inputs),
         scale=effects.scale(state, inputs),

@@ -11,7 +11,7 @@ from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.timers import may_be_needed
 
 SERVING: Final = frozenset({"Stepping", "Paused", "Promoting"})
-"""Phases in which a canary may be sent requests."""
+"""Phases in which a canary may be sent requests, also with no weight yet."""
 
 
 def weights(state: RolloutState) -> Mapping[str, int]:
@@ -20,6 +20,11 @@ def weights(state: RolloutState) -> Mapping[str, int]:
         return {}
     canary = {state.canary: state.weight} if state.canary else {}
     return {name: weight for name, weight in {state.stable: FULL - sum(canary.values()), **canary}.items() if weight}
+
+
+def matched(state: RolloutState, inputs: Inputs) -> str | None:
+    """The revision for requests that ``spec.rollout.match`` chooses; None where they go by weight as all do."""
+    return state.canary if inputs.rollout.match and inputs.routed and _serves(state, inputs) else None
 
 
 def mirror(state: RolloutState, inputs: Inputs) -> tuple[str, int] | None:
@@ -33,7 +38,7 @@ def sticky(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
     """Revisions that conversations stay with: never one that was rolled back, and none where there is no other."""
     if inputs.sticky_seconds is None or state.stable is None or inputs.suspended or not inputs.routed:
         return ()
-    canary = state.canary if _serves(state, inputs) and (state.weight or inputs.rollout.match) else None
+    canary = state.canary if state.weight > 0 and _serves(state, inputs) else matched(state, inputs)
     newest_first = sorted(state.sticky, key=lambda name: (state.retiring[name], name), reverse=True)
     names = [name for name in (state.stable, canary, *newest_first) if name]
     return tuple(name for name in names if inputs.view(name).ready > 0) if len(names) > 1 else ()
@@ -41,7 +46,8 @@ def sticky(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
 
 def _serves(state: RolloutState, inputs: Inputs) -> bool:
     """Whether the canary may be sent requests, beside those of its weight."""
-    return state.stable is not None and state.phase in SERVING and inputs.view(state.canary).ready > 0
+    admitted = state.phase in SERVING or state.weight > 0 or state.mirror > 0
+    return state.stable is not None and admitted and inputs.view(state.canary).ready > 0
 
 
 def keep(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:

@@ -104,6 +104,8 @@ class Decision:
     state: RolloutState
     weights: Mapping[str, int]
     """Percent by revision, without zeros; empty until the first revision is ready."""
+    matched: str | None
+    """The revision that gets the requests which ``spec.rollout.match`` chooses; None where they go by weight."""
     mirror: tuple[str, int] | None
     """The revision that gets copies of requests, whose answers are thrown away, and of how many percent."""
     sticky: tuple[str, ...]

@@ -68,7 +68,8 @@ def promoting(state: RolloutState, inputs: Inputs, reason: str, message: str, **
 def unmeasured(state: RolloutState) -> RolloutState:
     """Forget what was measured, but for how stable did, which a canary with all of the traffic is compared with."""
     forgotten = tuple(
-        one.model_copy(update={"verdict": "Inconclusive", "value": None, "samples": 0}) for one in state.last_analysis
+        one.model_copy(update={"verdict": "Inconclusive", "value": None, "samples": 0, "message": None})
+        for one in state.last_analysis
     )
     return replace(state, last_analysis=forgotten, last_analysis_at=None, baseline={})
 
@@ -80,16 +81,8 @@ def can_take_over(state: RolloutState, inputs: Inputs) -> bool:
 
 def discard(state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str) -> RolloutState:
     """Take all traffic from the canary; its pods stay until the delay has passed, its conversations don't."""
-    return enter(
-        state,
-        inputs,
-        phase,
-        reason,
-        message,
-        canary=None,
-        **_AT_REST,
-        retiring=retire(state, inputs.now),
-    )
+    left = _retired(state, inputs.now, state.canary)
+    return enter(state, inputs, phase, reason, message, canary=None, **_AT_REST, **left)
 
 
 def discard_if_safe(
@@ -116,30 +109,25 @@ def abort(state: RolloutState, inputs: Inputs, reason: str, message: str) -> Rol
 
 
 def complete(state: RolloutState, inputs: Inputs, stable: str, reason: str, message: str) -> RolloutState:
-    """Make a revision the stable one; the one before keeps its pods until the delay has passed."""
-    gone = retire(replace(state, canary=state.stable), inputs.now)
-    left = (*state.sticky, *([state.stable] if state.stable and not is_undo(state) else []))
-    retiring = {name: at for name, at in gone.items() if name != stable}
+    """Make a revision the stable one; the one before keeps its pods, and its conversations unless it was undone."""
+    left = _retired(state, inputs.now, state.stable, stays=not is_undo(state), but=stable)
+    previous = state.stable or state.previous
     return enter(
-        state,
-        inputs,
-        "Idle",
-        reason,
-        message,
-        stable=stable,
-        canary=None,
-        **_AT_REST,
-        previous=state.stable or state.previous,
-        retiring=retiring,
-        sticky=tuple(name for name in dict.fromkeys(left) if name in retiring),
+        state, inputs, "Idle", reason, message, stable=stable, canary=None, previous=previous, **_AT_REST, **left
     )
 
 
-def retire(state: RolloutState, now: dt.datetime) -> Mapping[str, dt.datetime]:
-    """What loses its traffic now, beside what did before; the oldest go where there are too many."""
-    retiring = {**state.retiring, **({state.canary: now} if state.canary else {})}
-    newest = sorted(retiring, key=lambda name: retiring[name])[-MOST_RETIRING:]
-    return {name: retiring[name] for name in newest}
+def _retired(
+    state: RolloutState, now: dt.datetime, revision: str | None, *, stays: bool = False, but: str | None = None
+) -> dict[str, Any]:
+    """What has no traffic once this revision has none either; the oldest go where there are too many."""
+    at = {name: since for name, since in state.retiring.items() if name != but} | ({revision: now} if revision else {})
+    newest = sorted(at, key=lambda name: at[name])[-MOST_RETIRING:]
+    stay = (*state.sticky, *([revision] if revision and stays else []))
+    return {
+        "retiring": {name: at[name] for name in newest},
+        "sticky": tuple(name for name in dict.fromkeys(stay) if name in newest),
+    }
 
 
 def share(weight: int) -> str:

@@ -144,4 +144,4 @@ def _number(sample: Any) -> Answer:
         value = float(text)
     except (TypeError, ValueError):
         return unanswered("the query gives no number")
-    return Answer(value) if isfinite(value) else Answer(message=f"the query gives {text}")
+    return Answer(value) if isfinite(value) else Answer(message=f"the query gives {value}")

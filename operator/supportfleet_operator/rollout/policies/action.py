@@ -11,6 +11,7 @@ from supportfleet_operator.rollout import actions, reasons
 from supportfleet_operator.rollout.capacity import FULL, can_carry, step, steps
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import abort, begin, can_take_over, enter, promoting, to_step
+from supportfleet_operator.rollout.policies import starting
 from supportfleet_operator.rollout.state import RolloutState
 
 
@@ -66,7 +67,8 @@ def _resume(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.phase != "Paused":
         return "nothing is paused"
     if state.reason == reasons.PAUSED_BY_ACTION:
-        return enter(state, inputs, "Starting", reasons.RESUMED, "resumed by a person")
+        resumed = starting.go_on(state, inputs, reasons.RESUMED, "resumed by a person")
+        return resumed or enter(state, inputs, "Starting", reasons.RESUMED, "resumed by a person")
     now = step(state, inputs)
     if now is None or now.pause is None or state.reason != reasons.PAUSE_STEP:
         return "it waits for something else than a person: use promote or abort"

@@ -4,6 +4,7 @@ from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.capacity import is_undo
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import enter
+from supportfleet_operator.rollout.policies import starting
 from supportfleet_operator.rollout.state import RolloutState
 
 
@@ -19,5 +20,7 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
             return state
         return enter(state, inputs, "Paused", reasons.PAUSED_BY_SPEC, "spec.rollout.paused is set")
     if paused and state.reason == reasons.PAUSED_BY_SPEC:
-        return enter(state, inputs, "Starting", reasons.RESUMED, "spec.rollout.paused is not set any more")
+        message = "spec.rollout.paused is not set any more"
+        resumed = starting.go_on(state, inputs, reasons.RESUMED, message)
+        return resumed or enter(state, inputs, "Starting", reasons.RESUMED, message)
     return None

@@ -15,12 +15,17 @@ from supportfleet_operator.rollout.state import RolloutState
 
 
 def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
-    """Go on with the step, at the weight that it had, once the pods for that and for the next are ready."""
+    """Go on with the step once the pods for its weight and for the next are ready."""
     if state.phase != "Starting":
         return None
+    return go_on(state, inputs, reasons.STEPPING, f"the pods of {state.canary} are ready") or state
+
+
+def go_on(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState | None:
+    """The step over again, at the weight that it had; None while it lacks pods."""
     if inputs.view(state.canary).ready < max(1, wanted_pods(state, inputs)):
-        return state
-    ready = to_step(state, inputs, state.step, reasons.STEPPING, f"the pods of {state.canary} are ready")
+        return None
+    ready = to_step(state, inputs, state.step, reason, message)
     again = replace(ready, weight=state.weight or reached(state, inputs), mirror=mirrored(state, inputs))
     had_traffic = again.weight > 0 or again.mirror > 0
     return again if had_traffic else stepping.check(again, inputs)

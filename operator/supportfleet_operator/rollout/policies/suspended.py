@@ -17,4 +17,4 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
             state, inputs, "Idle", reasons.SUSPENDED, "spec.suspend is set: the rollout begins again after"
         )
         return replace(dropped, undone=None if dropped.undone == dropped.stable else dropped.undone)
-    return replace(state, retiring={})
+    return replace(state, retiring={}, sticky=())
