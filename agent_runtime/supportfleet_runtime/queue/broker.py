@@ -54,16 +54,12 @@ class Link(Protocol):
         """Up to ``limit`` messages, waiting up to ``wait`` seconds for the first. They are nobody else's meanwhile."""
         ...
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done with."""
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery]) -> None:
+        """All of these are done with. Those that are no tasks are put aside first, where a person can look at them."""
         ...
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Deliver these again, here or elsewhere."""
-        ...
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """These are no tasks: put them aside, where a person can look at them."""
         ...
 
     async def close(self) -> None:
@@ -96,17 +92,13 @@ class Broker:
         """Up to ``limit`` messages, waiting up to ``wait`` seconds for the first."""
         return await self._call(lambda link: link.receive(limit, wait), wait)
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done with."""
-        await self._call(lambda link: link.ack(deliveries))
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery] = ()) -> None:
+        """All of these are done with. Those that are no tasks are put aside first."""
+        await self._call(lambda link: link.settle(done, rejected))
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Deliver these again."""
         await self._call(lambda link: link.release(deliveries))
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """These are no tasks: put them aside."""
-        await self._call(lambda link: link.reject(deliveries))
 
     async def close(self) -> None:
         """Close the connection, if there is one."""

@@ -113,6 +113,7 @@ class BrokeredQueue:
 
     async def relay(self) -> int:
         """Send what is due; how many."""
+        await self._store.adopt(RELAY_BATCH)
         ids = await self._store.take_unsent(RELAY_BATCH)
         if not ids:
             return 0
@@ -129,12 +130,10 @@ class BrokeredQueue:
 
     async def _settle(self, known: Sequence[Delivery], foreign: Sequence[Delivery]) -> None:
         """Acknowledge; where that fails they are delivered again, and their claims refused."""
+        if foreign:
+            log.warning("messages_rejected", number=len(foreign), reason="they are no task's id")
         try:
-            if foreign:
-                log.warning("messages_rejected", number=len(foreign), reason="they are no task's id")
-                await self._broker.reject(foreign)
-            if known:
-                await self._broker.ack(known)
+            await self._broker.settle(known, foreign)
         except BrokerUnavailableError as error:
             log.warning("messages_not_acknowledged", reason=str(error))
 

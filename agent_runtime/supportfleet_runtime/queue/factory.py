@@ -21,14 +21,15 @@ def make_queue(
     database: Database,
     name: str,
     *,
+    scope: str,
     address: QueueAddress,
     consumer: str,
     lease: float,
     wakeup: Wakeup,
     now: Callable[[], datetime],
 ) -> Queue:
-    """The queue ``name``. ``consumer`` is what a broker that lists its consumers shows for this process."""
-    store = SqlQueue(database, name, lease=lease, now=now)
+    """The queue ``name`` of the agent ``scope``. ``consumer`` is what a broker shows for this process."""
+    store = SqlQueue(database, name, lease=lease, now=now, scope=scope)
     if address.type is QueueType.SQL:
         return store
     backend = make_backend(address, broker_name(name), f"{consumer}-{secrets.token_hex(4)}")

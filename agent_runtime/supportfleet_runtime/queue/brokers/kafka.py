@@ -73,10 +73,14 @@ class KafkaLink:
             for record in records
         ]
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Commit. A partition that is another's by now is no failure: its messages come again there."""
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery]) -> None:
+        """Copy the rejected to their topic, and commit.
+
+        A partition that is another's by now is no failure: its messages come again there.
+        """
+        await self._produce(f"{self._topic}.dead", [delivery.body for delivery in rejected])
         ends: dict[Any, int] = {}
-        for partition, offset in (delivery.tag for delivery in deliveries):
+        for partition, offset in (delivery.tag for delivery in (*done, *rejected)):
             ends[partition] = max(ends.get(partition, 0), offset + 1)
         try:
             await self._consumer.commit(ends)
@@ -91,11 +95,6 @@ class KafkaLink:
         for partition, offset in starts.items():
             if partition in self._consumer.assignment():
                 self._consumer.seek(partition, offset)
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Produce them into the topic of rejected messages, then acknowledge."""
-        await self._produce(f"{self._topic}.dead", [delivery.body for delivery in deliveries])
-        await self.ack(deliveries)
 
     async def close(self) -> None:
         """Leave the group, and close all connections."""

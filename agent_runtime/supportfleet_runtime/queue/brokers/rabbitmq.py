@@ -21,6 +21,8 @@ from supportfleet_runtime.queue.broker import CONNECT_SECONDS, MAX_REJECTED, Del
 
 FAILURES: Final = (AMQPError, ChannelInvalidStateError, PAMQPException)
 DELIVERY_LIMIT: Final = 20
+UNUSED_MS: Final = 14 * 24 * 3600 * 1000
+"""After how long the queue of a revision that is gone is removed."""
 LINGER: Final = 0.003
 """How long the next message of a batch may take to arrive."""
 
@@ -41,10 +43,12 @@ class RabbitLink:
         self._receiving = await self._connection.channel(publisher_confirms=False)
         quorum = {"x-queue-type": "quorum"}
         dead = f"{name}.dead"
-        await self._receiving.declare_queue(dead, durable=True, arguments={**quorum, "x-max-length": MAX_REJECTED})
+        about_dead = {**quorum, "x-max-length": MAX_REJECTED, "x-expires": UNUSED_MS}
+        await self._receiving.declare_queue(dead, durable=True, arguments=about_dead)
         arguments: dict[str, Any] = {
             **quorum,
             "x-delivery-limit": DELIVERY_LIMIT,
+            "x-expires": UNUSED_MS,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": dead,
         }
@@ -79,20 +83,17 @@ class RabbitLink:
             got.append(arrived.get_nowait())
         return [Delivery(message.body, message) for message in got]
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge each."""
-        for delivery in deliveries:
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery]) -> None:
+        """Acknowledge each; the rejected are dead-lettered."""
+        for delivery in rejected:
+            await delivery.tag.reject(requeue=False)
+        for delivery in done:
             await delivery.tag.ack()
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Put them back into the queue."""
         for delivery in deliveries:
             await delivery.tag.nack(requeue=True)
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Have them dead-lettered."""
-        for delivery in deliveries:
-            await delivery.tag.reject(requeue=False)
 
     async def close(self) -> None:
         """Close the connection; what is not acknowledged goes back."""

@@ -24,6 +24,8 @@ GROUP: Final = "workers"
 FIELD: Final = b"task"
 TAKE_OVER: Final = 10.0
 """Seconds after which whoever read a message is gone: it is pending while its task is claimed, for milliseconds."""
+UNUSED: Final = 14 * 24 * 3600
+"""After how many seconds the stream of a revision that is gone is removed."""
 FORGET: Final = 3600.0
 """After how long a consumer that nobody heard of is removed."""
 
@@ -45,6 +47,7 @@ class RedisLink:
         async with self._client.pipeline(transaction=True) as pipeline:
             for body in bodies:
                 pipeline.xadd(self._key, {FIELD: body})
+            pipeline.expire(self._key, UNUSED)
             await pipeline.execute()
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
@@ -59,17 +62,20 @@ class RedisLink:
             self._looked = time.monotonic()
         return await self._read(">", limit, max(1, round(wait * 1000)))
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Acknowledge and delete."""
-        await self._remove(deliveries, [])
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery]) -> None:
+        """Acknowledge and delete; the rejected are moved to a stream of their own."""
+        ids = [delivery.tag for delivery in (*done, *rejected)]
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for delivery in rejected:
+                pipeline.xadd(f"{self._key}:dead", {FIELD: delivery.body}, maxlen=MAX_REJECTED)
+                pipeline.expire(f"{self._key}:dead", UNUSED)
+            pipeline.xack(self._key, GROUP, *ids)
+            pipeline.xdel(self._key, *ids)
+            await pipeline.execute()
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Leave them pending, and look there first."""
         self._has_own = bool(deliveries) or self._has_own
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Move them to the stream of rejected messages."""
-        await self._remove(deliveries, [delivery.body for delivery in deliveries])
 
     async def close(self) -> None:
         """Close all connections."""
@@ -100,17 +106,8 @@ class RedisLink:
         """Entries as deliveries; one that was deleted while it was pending is done with."""
         gone = [Delivery(b"", id_) for id_, fields in entries if not fields]
         if gone:
-            await self.ack(gone)
+            await self.settle(gone, ())
         return [Delivery(fields.get(FIELD, b""), id_) for id_, fields in entries if fields]
-
-    async def _remove(self, deliveries: Sequence[Delivery], rejected: Sequence[bytes]) -> None:
-        ids = [delivery.tag for delivery in deliveries]
-        async with self._client.pipeline(transaction=True) as pipeline:
-            for body in rejected:
-                pipeline.xadd(f"{self._key}:dead", {FIELD: body}, maxlen=MAX_REJECTED)
-            pipeline.xack(self._key, GROUP, *ids)
-            pipeline.xdel(self._key, *ids)
-            await pipeline.execute()
 
 
 def _flat(entries: Any) -> Sequence[Any]:

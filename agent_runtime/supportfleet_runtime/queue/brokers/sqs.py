@@ -57,20 +57,16 @@ class SqsLink:
         )
         return [Delivery(one["Body"].encode(), one["ReceiptHandle"]) for one in got.get("Messages", ())]
 
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Delete. One that fails comes again, and is dropped then."""
-        for entries in _batches(deliveries, lambda delivery: {"ReceiptHandle": delivery.tag}):
+    async def settle(self, done: Sequence[Delivery], rejected: Sequence[Delivery]) -> None:
+        """Copy the rejected to the dead-letter queue, and delete all. What isn't deleted comes again."""
+        await self._send(self._dead_url, [delivery.body.decode() for delivery in rejected])
+        for entries in _batches((*done, *rejected), lambda delivery: {"ReceiptHandle": delivery.tag}):
             await self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         """Make them visible at once."""
         for entries in _batches(deliveries, lambda one: {"ReceiptHandle": one.tag, "VisibilityTimeout": 0}):
             await self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-
-    async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Move them to the dead-letter queue."""
-        await self._send(self._dead_url, [delivery.body.decode() for delivery in deliveries])
-        await self.ack(deliveries)
 
     async def close(self) -> None:
         """Close all connections."""
