@@ -103,6 +103,8 @@ MODELS = some(
     region=st.just("eu-central-1"),
     credentialsSecretRef=some({"name": OBJECTS}),
     cache=CACHES,
+    channelPollSeconds=st.integers(10, 86400),
+    reload=st.sampled_from(["Rollout", "Hot"]),
 )
 PEERS = st.lists(
     st.one_of(
@@ -111,13 +113,43 @@ PEERS = st.lists(
     ),
     max_size=2,
 )
-MATCHES = st.lists(
-    some({"headers": some({"user-agent": some({"regex": st.just(".*beta.*")})}, cookie=some({"prefix": SAFE_VALUE}))}),
-    max_size=2,
+MATCH = some(
+    {"headers": some({"user-agent": some({"regex": st.just(".*beta.*")})}, cookie=some({"prefix": SAFE_VALUE}))}
+)
+MATCHES = st.lists(MATCH, max_size=2)
+QUERIES = st.sampled_from(
+    ["up", "avg(happiness{agent='{{agent}}',revision='{{revision}}'})", "a{{canary}} - b{{stable}}"]
+)
+ANALYSES = some(
+    {
+        "metrics": st.lists(
+            st.one_of(
+                some({"name": st.just("errorRate"), "max": st.just(0.01)}),
+                some({"name": st.just("costPerReply"), "maxIncreaseOverStable": st.just(0.01)}),
+                some({"name": st.just("happiness"), "query": QUERIES, "min": st.just(-1)}),
+            ),
+            min_size=1,
+            unique_by=lambda metric: metric["name"],
+        ),
+        "prometheus": some({"address": st.just("http://prometheus:9090")}, timeoutSeconds=st.integers(1, 30)),
+    },
+    onNoData=st.just("Fail"),
 )
 ROLLOUTS = st.one_of(
     some(paused=st.booleans(), revisionHistoryLimit=st.integers(1, 32)),
-    some({"strategy": st.just("BlueGreen")}, steps=st.lists(st.just({"pause": {}}), max_size=2)),
+    some(
+        {"strategy": st.just("BlueGreen")},
+        steps=st.lists(st.sampled_from([{"pause": {}}, {"setMirror": 0}, {"setMirror": 100}]), max_size=3),
+        match=MATCHES,
+    ),
+    some(
+        {
+            "strategy": st.just("ABTest"),
+            "steps": st.lists(st.just({"pause": {"durationSeconds": 1}}), min_size=1, max_size=2),
+            "match": st.lists(MATCH, min_size=1, max_size=2),
+        },
+        analysis=ANALYSES,
+    ),
     some(
         {
             "strategy": st.just("Canary"),
@@ -126,13 +158,29 @@ ROLLOUTS = st.one_of(
             ),
             "match": MATCHES,
         },
-        analysis=some({"metrics": st.just([{"name": "errorRate", "max": 0.01}])}, onNoData=st.just("Fail")),
+        analysis=ANALYSES,
     ),
 )
-TRAFFIC = some(
-    {"provider": st.just("Istio")},
-    hosts=st.sampled_from([[], ["agent.example.com", "*.example.com"]]),
-    gateways=st.sampled_from([[], ["mesh"], ["istio-system/public"]]),
+STICKINESS = st.one_of(
+    some({"cookie": some(name=st.sampled_from(["revision", "A_b-1"]))}, ttlSeconds=st.integers(1, 86400)),
+    some({"header": some(name=st.just("x-revision"))}, ttlSeconds=st.integers(1, 86400)),
+)
+TRAFFIC = st.one_of(
+    some(
+        {"provider": st.just("Istio")},
+        hosts=st.sampled_from([[], ["agent.example.com", "*.example.com"]]),
+        gateways=st.sampled_from([[], ["mesh"], ["istio-system/public"]]),
+        stickiness=STICKINESS,
+    ),
+    some({"provider": st.just("GatewayAPI")}, stickiness=STICKINESS),
+    some(
+        {
+            "provider": st.just("GatewayAPI"),
+            "hosts": st.just(["agent.example.com", "*.example.com"]),
+            "gateways": st.sampled_from([["mesh"], ["public", "infra/public"]]),
+        },
+        stickiness=STICKINESS,
+    ),
 )
 SPECS = some(
     {

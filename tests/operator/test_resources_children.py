@@ -20,7 +20,7 @@ from supportfleet_operator.resources import (
     selector_text,
     shared_children,
 )
-from supportfleet_operator.resources.environment import agent_env, sync_env
+from supportfleet_operator.resources.environment import agent_env, channel_env, sync_env
 
 DIGEST = f"sha256:{'a' * 64}"
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": DIGEST}
@@ -71,10 +71,12 @@ def policy(**spec: Any) -> dict[str, Any]:
 
 class TestAll:
     def test_their_kinds_are_known(self) -> None:
-        """The kinds that are watched are those that an agent with everything has."""
+        """The kinds that are watched are those that agents with everything have, however they are routed."""
         spec: dict[str, Any] = {"database": DATABASE, "model": CLAIM, "autoscaling": {"maxReplicas": 5}}
-        spec["traffic"] = {"provider": "Istio"}
-        rendered = [controller_revision(agent(**spec), 1), *shared(**spec), *render(**spec)]
+        rendered = [controller_revision(agent(**spec), 1)]
+        for provider in ("Istio", "GatewayAPI"):
+            spec["traffic"] = {"provider": provider}
+            rendered += [*shared(**spec), *render(**spec)]
         assert {(one["apiVersion"], one["kind"]) for one in rendered} == {kind[:2] for kind in CHILD_KINDS}
 
     def test_they_belong_to_the_agent(self) -> None:
@@ -240,8 +242,13 @@ class TestEnvironment:
 
     def test_what_the_operator_sets_is_what_users_can_not(self) -> None:
         """The names that the builders set and those that the API refuses are the same set."""
+        model = self.EVERYTHING["model"]
         full = agent(**self.EVERYTHING)
-        assert {env["name"] for env in [*agent_env(full), *sync_env(full)]} == set(RESERVED_ENV)
+        hot = agent(**{**self.EVERYTHING, "model": {**model, "reload": "Hot"}})
+        followed = {key: value for key, value in model.items() if key not in {"version", "digest"}}
+        channel = agent(**{**self.EVERYTHING, "model": {**followed, "channel": "stable"}})
+        used = [*agent_env(full), *agent_env(hot), *sync_env(full), *channel_env(channel)]
+        assert {env["name"] for env in used} == set(RESERVED_ENV)
 
     def test_the_agent_has_no_credentials_of_the_storage(self) -> None:
         """Only the model sync can read the bucket."""

@@ -28,7 +28,9 @@ def children(agent: SupportAgent) -> list[Manifest]:
     """Everything of an agent with one revision; the claim is the same object twice, and counts once."""
     revision = revision_name(agent)
     own = revision_children(agent, revision, replicas=agent.spec.first_pods, autoscaled=True)
-    shared = shared_children(agent, Routing({revision: 100}, matched=revision, service=revision))
+    model = agent.spec.model
+    hot = model.artifact if model is not None and model.hot else None
+    shared = shared_children(agent, Routing({revision: 100}, matched=revision, service=revision), hot)
     assert own.model_claim is None or own.model_claim == shared.model_claim
     return [controller_revision(agent, 1), *shared, *(one for one in own if one is not own.model_claim)]
 
