@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +15,18 @@ from typing import Any, NoReturn, Protocol
 import pytest
 
 BASE = "docker.io/supportfleet/base:dev"
+ASK = """
+import sys, time, urllib.request
+for attempt in range(20):
+    try:
+        print(urllib.request.urlopen(sys.argv[1], timeout=3).read().decode())
+        break
+    except OSError:
+        if attempt == 19:
+            raise
+        time.sleep(0.5)
+"""
+"""Asks for a page, for up to some ten seconds where nothing listens yet."""
 
 
 class Unavailable(Protocol):
@@ -185,14 +198,16 @@ def test_pods_of_different_nodes_reach_each_other(local: Cluster, namespace: str
         local.kubectl("-n", namespace, "apply", "-f", "-", stdin=json.dumps(pod))
         local.kubectl("-n", namespace, "expose", "pod", f"on-{node}", "--port=80")
     local.kubectl("-n", namespace, "wait", "pods", "--all", "--for=condition=Ready", "--timeout=60s", timeout=70)
-    asked = "import urllib.request; print(urllib.request.urlopen('http://on-{}', timeout=10).read().decode())"
+    # A Service follows its pods' readiness a moment later: kube-proxy has to hear of it.
     for source in names:
         for target in names:
-            ask = ("-n", namespace, "exec", f"on-{source}", "--", "python3", "-c", asked.format(target))
-            assert local.kubectl(*ask).stdout.strip() == f"on-{target}"
+            ask = ("-n", namespace, "exec", f"on-{source}", "--", "python3", "-c", ASK, f"http://on-{target}")
+            assert local.kubectl(*ask, timeout=70).stdout.strip() == f"on-{target}"
         address = local.get("-n", namespace, "service", f"on-{source}")["spec"]["clusterIP"]
-        with urllib.request.urlopen(f"http://{address}", timeout=10) as answer:
-            assert answer.read().decode().strip() == f"on-{source}"
+        told = subprocess.run(
+            [sys.executable, "-c", ASK, f"http://{address}"], capture_output=True, text=True, timeout=70, check=True
+        )
+        assert told.stdout.strip() == f"on-{source}"
 
 
 def test_requests_are_audited(local: Cluster) -> None:
