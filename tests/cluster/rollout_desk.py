@@ -5,12 +5,14 @@ Routes are a VirtualService whose CustomResourceDefinition stands for Istio's: w
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import threading
 import time
-import urllib.request
+import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +22,8 @@ STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {"durati
 ROLLOUT = {"strategy": "Canary", "steps": STEPS, "scaleDownDelaySeconds": 1, "progressDeadlineSeconds": 20}
 ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio-system/local"]}
 NAME = "virtualservices.networking.istio.io"
+WATCHED = 300
+"""Seconds that a watch may be silent."""
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ISTIO_CRD = {
     "metadata": {"name": NAME},
@@ -169,28 +173,31 @@ def watching(
     """
     seen: list[Any] = []
     version = place.api.request("GET", place.path(plural))["metadata"]["resourceVersion"]
-    url = place.api.server + place.path(plural)
-    url += f"?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}&timeoutSeconds=240"
-    stream = urllib.request.urlopen(url, timeout=250, context=place.api.tls)  # noqa: S310 - the cluster under test
+    server = urllib.parse.urlsplit(place.api.server).netloc
+    path = f"{place.path(plural)}?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}"
+    with closing(http.client.HTTPSConnection(server, context=place.api.tls, timeout=WATCHED)) as connection:
+        connection.request("GET", path)
+        stream = connection.getresponse()
+        assert stream.status == 200, stream.read()
 
-    def read() -> None:
+        def read() -> None:
+            try:
+                for line in stream:
+                    found = pick(json.loads(line)["object"])
+                    if found is not None and (not seen or seen[-1] != found):
+                        seen.append(found)
+                        told()
+            except (OSError, ValueError, AttributeError, http.client.HTTPException):
+                return  # closed
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
         try:
-            for line in stream:
-                found = pick(json.loads(line)["object"])
-                if found is not None and (not seen or seen[-1] != found):
-                    seen.append(found)
-                    told()
-        except (OSError, ValueError, AttributeError):
-            return  # closed
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield seen
-        time.sleep(0.3)
-    finally:
-        stream.close()
-        thread.join(2)
+            yield seen
+            time.sleep(0.3)
+        finally:
+            connection.sock.shutdown(socket.SHUT_RDWR)  # closing alone would wait for the next event
+            thread.join(5)
 
 
 def history(place: Any, name: str) -> Any:
@@ -208,15 +215,20 @@ def shares_of(route: dict[str, Any]) -> dict[str, int]:
 
 @contextmanager
 def istio_kind(place: Any) -> Iterator[None]:
-    """Istio's kind, as far as the API server is concerned; gone afterwards."""
+    """Istio's kind, as far as the API server is concerned; gone afterwards, and so is that of a run that was killed."""
+    _without_kind(place)
     definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **ISTIO_CRD}
     place.api.request("POST", CRDS, definition)
     yield
-    place.api.request("DELETE", f"{CRDS}/{NAME}")
+    _without_kind(place)
+
+
+def _without_kind(place: Any) -> None:
     deadline = time.monotonic() + 30
     while any(one["metadata"]["name"] == NAME for one in place.api.request("GET", CRDS)["items"]):
         assert time.monotonic() < deadline, f"{NAME} does not go"
-        time.sleep(0.2)
+        place.api.request("DELETE", f"{CRDS}/{NAME}")
+        time.sleep(0.5)
 
 
 def weights(seen: list[dict[str, Any]]) -> list[int]:
