@@ -60,6 +60,8 @@ class FakeApi:
     """How many of the next watches break off at once."""
     changed: Callable[[dict[str, Any]], None] | None = None
     version: int = 100
+    calls: Path = Path()
+    """What kubectl was called with."""
     _streams: list[tuple[str, asyncio.Queue[Any]]] = field(default_factory=list)
     loop: asyncio.AbstractEventLoop | None = None
 
@@ -194,6 +196,7 @@ def fake_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeApi]:
         socket, calls, kubectl = Path(folder) / "s", Path(folder) / "calls", Path(folder) / "kubectl"
         kubectl.write_text(KUBECTL.format(socket=socket, calls=calls))
         kubectl.chmod(0o755)
+        api.calls = calls
         monkeypatch.setenv("PATH", folder, prepend=":")
         stop = asyncio.Event()
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,11 +240,12 @@ class TestStatus:
         assert (said.code, "kubectl is not on PATH" in said.err) == (1, True)
 
     def test_the_socket_is_gone_afterwards(self, fleet: Any, supportfleet: Callable[..., Any]) -> None:
-        """kubectl serves on a socket in a private folder, and ends with the command."""
+        """What kubectl serves on is in a folder of its own, which goes with the command."""
         fleet.canary()
-        before = threading.active_count()
         supportfleet("status", "desk")
-        assert threading.active_count() <= before
+        (folder,) = re.findall(r"--unix-socket=(\S+)/api.sock", fleet.api.calls.read_text())
+        assert "supportfleet-" in folder
+        assert not Path(folder).exists()
 
 
 class TestHistory:

@@ -147,6 +147,16 @@ async def connect(kubectl: Kubectl) -> AsyncIterator[Api]:
             yield Api(session)
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads what looks like a date as text, as kubectl does: JSON has none."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_yaml(text: str, where: str) -> list[Object]:
     """The objects in a YAML file.
 
@@ -154,7 +164,7 @@ def read_yaml(text: str, where: str) -> list[Object]:
         SupportfleetError: It can't be read.
     """
     try:
-        found = [one for one in yaml.safe_load_all(text) if one is not None]
+        found = [one for one in yaml.load_all(text, _Loader) if one is not None]
     except yaml.YAMLError as error:
         raise SupportfleetError(f"{where} is not YAML: {error}") from error
     if not all(isinstance(one, dict) for one in found):

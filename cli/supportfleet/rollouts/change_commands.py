@@ -64,10 +64,11 @@ def _exit_code(plans: list[Plan]) -> int:
 
 
 async def _plans(file: IO[str], target: Target) -> list[Plan]:
-    objects = read_yaml(file.read(), file.name)
+    name = getattr(file, "name", "standard input")
+    objects = read_yaml(file.read(), name)
     agents = [one for one in objects if one.get("kind") == "SupportAgent"]
     if not agents:
-        raise SupportfleetError(f"{file.name} has no SupportAgent in it")
+        raise SupportfleetError(f"{name} has no SupportAgent in it")
     others = sorted({str(one.get("kind")) for one in objects} - {"SupportAgent"})
     notes = (f"only SupportAgents are looked at, and not {', '.join(others)}",) if others else ()
     async with target.api() as api:
