@@ -18,7 +18,9 @@ from supportfleet_operator.api.crd import to_yaml
 from supportfleet_operator.resources import (
     Routing,
     at_revision,
+    channel_job,
     controller_revision,
+    resolved,
     revision_children,
     revision_name,
     shared_children,
@@ -29,6 +31,8 @@ Manifest = dict[str, Any]
 GOLDEN = Path(__file__).parent
 EXAMPLES = sorted((GOLDEN.parent.parent / "examples").glob("[0-9]*.yaml"))
 MID_CANARY = GOLDEN / "06-canary-istio-at-10-percent.yaml"
+MID_TEST = GOLDEN / "08-gateway-api-abtest-under-way.yaml"
+MODEL = EXAMPLES[0].parent / "models" / "intent" / "manifest.json"
 
 
 def read(example: Path, image: str | None = None) -> SupportAgent:
@@ -41,12 +45,35 @@ def read(example: Path, image: str | None = None) -> SupportAgent:
 
 
 def first_revision(example: Path) -> list[Manifest]:
-    """All that an example becomes once its first revision serves."""
-    agent = read(example)
+    """All that an example becomes once its first revision serves; a channel points at the repository's model."""
+    given = read(example)
+    follows = given.spec.model is not None and given.spec.model.channel is not None
+    agent = resolved(given, *model())
     revision = revision_name(agent)
     routing = Routing(weights={revision: 100}, service=revision)
+    hot = agent.spec.model.artifact if agent.spec.model is not None and agent.spec.model.hot else None
     own = revision_children(agent, revision, replicas=agent.spec.first_pods, autoscaled=True)
-    return once([controller_revision(agent, 1), *shared_children(agent, routing), *own])
+    asked = [channel_job(given, 1)] if follows else []
+    return once([controller_revision(agent, 1), *shared_children(agent, routing, hot), *asked, *own])
+
+
+def model() -> tuple[str, str]:
+    """Version and digest of examples/models/intent."""
+    manifest = MODEL.read_bytes()
+    return json.loads(manifest)["version"], f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def mid_test() -> list[Manifest]:
+    """The routes of the A/B test's example, while group b tries another greeting, as one list."""
+    stable = read(EXAMPLES[7])
+    canary = stable.model_copy(
+        update={"spec": stable.spec.model_copy(update={"config": {"greeting": "Hi! What can I do for you?"}})}
+    )
+    old, new = revision_name(stable), revision_name(canary)
+    routing = Routing(weights={old: 100}, matched=new, service=old, sticky=(new, old))
+    route = shared_children(canary, routing).http_route
+    assert route is not None
+    return [route]
 
 
 def mid_canary() -> list[Manifest]:
@@ -104,14 +131,22 @@ def test_a_canary_becomes_its_golden_manifests() -> None:
     assert [one for one in rendered if stable in one["metadata"]["name"]] == before
 
 
+def test_an_ab_test_becomes_its_golden_route() -> None:
+    """Group b goes to the new revision, customers stay where they were answered, and all others go to the old one."""
+    (route,) = mid_test()
+    check(MID_TEST, "The route of examples/08-gateway-api-abtest.yaml while group b tries another greeting.", [route])
+    matched, sticky, others = route["spec"]["rules"]
+    assert matched["matches"][0]["headers"][0]["value"] == r"^(?:(.*;\s*)?group=b(;.*)?)$"
+    assert [one["name"] for one in matched["backendRefs"]] == [one["name"] for one in sticky["backendRefs"]]
+    assert others["backendRefs"][0]["name"] != matched["backendRefs"][0]["name"]
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_names_the_model_in_the_repository(example: Path) -> None:
     """Each example's digest is that of examples/models/intent, so that it works as it stands once that is published."""
-    model = yaml.safe_load(example.read_text())["spec"].get("model")
-    manifest = (example.parent / "models" / "intent" / "manifest.json").read_bytes()
-    if model is not None:
-        assert model["version"] == json.loads(manifest)["version"]
-        assert model["digest"] == f"sha256:{hashlib.sha256(manifest).hexdigest()}", "write this digest into the example"
+    named = yaml.safe_load(example.read_text())["spec"].get("model")
+    if named is not None and "channel" not in named:
+        assert (named["version"], named["digest"]) == model(), "write this digest into the example"
 
 
 def test_the_first_example_is_what_a_production_team_would_have_written() -> None:
@@ -144,5 +179,5 @@ def test_the_first_example_is_what_a_production_team_would_have_written() -> Non
 def test_every_golden_file_has_its_example() -> None:
     """No golden file is left from an example that is gone."""
     assert sorted(path.name for path in GOLDEN.glob("*.yaml")) == sorted(
-        [*(path.name for path in EXAMPLES), MID_CANARY.name]
+        [*(path.name for path in EXAMPLES), MID_CANARY.name, MID_TEST.name]
     )

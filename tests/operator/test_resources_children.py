@@ -247,13 +247,13 @@ class TestEnvironment:
         hot = agent(**{**self.EVERYTHING, "model": {**model, "reload": "Hot"}})
         followed = {key: value for key, value in model.items() if key not in {"version", "digest"}}
         channel = agent(**{**self.EVERYTHING, "model": {**followed, "channel": "stable"}})
-        used = [*agent_env(full), *agent_env(hot), *sync_env(full), *channel_env(channel)]
+        used = [*agent_env(full, REV), *agent_env(hot, REV), *sync_env(full), *channel_env(channel)]
         assert {env["name"] for env in used} == set(RESERVED_ENV)
 
     def test_the_agent_has_no_credentials_of_the_storage(self) -> None:
         """Only the model sync can read the bucket."""
         full = agent(**self.EVERYTHING)
-        assert not [env for env in agent_env(full) if env["name"].startswith("AWS_")]
+        assert not [env for env in agent_env(full, REV) if env["name"].startswith("AWS_")]
         assert [env["name"] for env in sync_env(full) if env["name"].startswith("AWS_")] == [
             "AWS_ENDPOINT_URL",
             "AWS_REGION",
@@ -263,14 +263,14 @@ class TestEnvironment:
 
     def test_secrets_are_referred_to_and_never_copied(self) -> None:
         """The database's address and the API key come from their Secrets, by name and key."""
-        env = {one["name"]: one for one in agent_env(agent(**self.EVERYTHING))}
+        env = {one["name"]: one for one in agent_env(agent(**self.EVERYTHING), REV)}
         assert env["DATABASE_URL"]["valueFrom"]["secretKeyRef"] == {"name": "db", "key": "DATABASE_URL"}
         assert env["ANTHROPIC_API_KEY"]["valueFrom"]["secretKeyRef"] == {"name": "anthropic", "key": "key"}
 
     def test_scripted_replies_need_no_key(self) -> None:
         """A scripted agent isn't given the key, though the spec may keep naming it."""
         llm = {"provider": "Scripted", "apiKeySecretRef": {"name": "anthropic"}}
-        names = {env["name"] for env in agent_env(agent(llm=llm))}
+        names = {env["name"] for env in agent_env(agent(llm=llm), REV)}
         assert "ANTHROPIC_API_KEY" not in names
 
     def test_own_variables_come_last_and_reach_the_sync(self) -> None:

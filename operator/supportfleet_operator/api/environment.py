@@ -11,6 +11,7 @@ from supportfleet_operator.api.types import DataKey, ObjectName, Quantity
 
 RESERVED_ENV: Final = {
     "AGENT_NAME": "metadata.name",
+    "AGENT_REVISION": "the revision's own name",
     "ANTHROPIC_API_KEY": "spec.llm.apiKeySecretRef",
     "ANTHROPIC_BASE_URL": "spec.llm.baseURL",
     "API_PORT": "spec.template.port",

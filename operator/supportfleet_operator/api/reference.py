@@ -31,6 +31,9 @@ here are refused by `kubectl`, and so is everything that breaks a rule; the answ
 | PodDisruptionBudget | NAME | where there can be more than one pod |
 | Service | NAME | always; `spec.service.port` to the pods of the revision that serves |
 | VirtualService | NAME | with `spec.traffic.provider: Istio` |
+| HTTPRoute | NAME | with `spec.traffic.provider: GatewayAPI` |
+| ConfigMap | NAME-model | with `spec.model.reload: Hot`; the model that pods load, once it is verified |
+| Job | NAME-channel-N | with `spec.model.channel`, every `channelPollSeconds`; asks where the channel points |
 
 Everything that changes behaviour (`spec.template`, `spec.config`, `spec.llm`, `spec.database` and `spec.model`) is one
 revision. Its name, such as `r63322be`, is a hash of those fields, so going back to an earlier spec is going back to an
@@ -43,6 +46,7 @@ earlier revision. Each has a set of its own, in which nothing changes but the nu
 | Service | NAME-REVISION | always; `spec.service.port` to the runtime's port |
 | Job | NAME-model-HASH | with `spec.model`; the Deployment waits until it has verified the model |
 | Deployment | NAME-REVISION | always; its replicas belong to the autoscaler where there is one |
+| DestinationRule | NAME-REVISION | with `spec.traffic.provider: Istio`, while the revision has pods |
 | HorizontalPodAutoscaler | NAME-REVISION | with `spec.autoscaling`, while the revision has pods |
 
 All belong to the agent and are deleted with it, the claim included. Pods pass Pod Security's `restricted` level: user
@@ -57,6 +61,8 @@ not on a claim, and to `/var/lib/supportfleet`; all of it is gone with the pod.
 - Of `spec.model`: the same, but only after a Job has fetched the artifact and verified it. Where that fails, the pods
   that run go on as they are, and the condition `ModelSynced` says why. The image and the environment are part of what
   is tried, so a change of those verifies the model once more.
+- Of the version and digest, or of where the channel points, with `spec.model.reload: Hot`: no new revision. Once the
+  Job has verified the artifact, pods that run load it and swap; the conditions say if one can't.
 - Of the number of pods, autoscaling, Service, budget, network policy, traffic, the rollout itself or the size of a
   claim: no new revision, and no pod is replaced.
 - Of the content of a Secret: nothing, until pods start anew for another reason.

@@ -67,7 +67,7 @@ def _pod(agent: SupportAgent, revision: str) -> dict[str, Any]:
     spec = {**pod_basics(agent), "terminationGracePeriodSeconds": template.termination_grace_period_seconds}
     if model is not None and not model.hot and not keeps_claim(agent):
         spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
-    spec["containers"] = [_agent_container(agent)]
+    spec["containers"] = [_agent_container(agent, revision)]
     spec["volumes"] = _volumes(agent, revision)
     if affinity := without_empty_lists(template.affinity or {}):
         spec["affinity"] = affinity
@@ -79,7 +79,7 @@ def _pod(agent: SupportAgent, revision: str) -> dict[str, Any]:
     return {"metadata": meta, "spec": spec}
 
 
-def _agent_container(agent: SupportAgent) -> dict[str, Any]:
+def _agent_container(agent: SupportAgent, revision: str) -> dict[str, Any]:
     template = agent.spec.template
     container: dict[str, Any] = {
         "name": names.AGENT_CONTAINER,
@@ -87,7 +87,7 @@ def _agent_container(agent: SupportAgent) -> dict[str, Any]:
         "imagePullPolicy": template.image_pull_policy,
         "args": ["serve"],
         "ports": [{"name": names.HTTP_PORT, "containerPort": template.port, "protocol": "TCP"}],
-        "env": agent_env(agent),
+        "env": agent_env(agent, revision),
     }
     if sources := env_from(agent):
         container["envFrom"] = sources

@@ -17,11 +17,15 @@ AWS_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Keys of the credentials' Secret, and the variables that they become."""
 
 
-def agent_env(agent: SupportAgent) -> list[dict[str, Any]]:
-    """Variables of the agent's container. Users' own come last, so that they can refer to the others."""
+def agent_env(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """Variables of the agent's container. Users' own come last, so that they can refer to the others.
+
+    The runtime names its queue by the revision: a message is worked by the revision that it was sent to.
+    """
     return [
         {"name": "API_PORT", "value": str(agent.spec.template.port)},
         *_identity(agent),
+        {"name": "AGENT_REVISION", "value": revision},
         {"name": "CONFIG_FILE", "value": names.CONFIG_FILE},
         {"name": "CONFIG_DIR", "value": CONFIG_DIR},
         *_model(agent),
