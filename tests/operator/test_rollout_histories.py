@@ -196,6 +196,18 @@ class Histories(RuleBasedStateMachine):
             self.world.now += dt.timedelta(seconds=seconds)
             self.reconcile(times=1, crash="", pods=True)
 
+    @rule(verdict=st.sampled_from(["Pass", "Pass", "Fail", "NoData", "Inconclusive"]), times=st.integers(1, 4))
+    def it_is_measured(self, verdict: str, times: int) -> None:
+        self.world.verdict = verdict
+        for _ in range(times):
+            self.world.now += dt.timedelta(seconds=10)
+            self.reconcile(times=1, crash="", pods=True)
+
+    @rule(revision=st.sampled_from(REVISIONS), spec=st.sampled_from(SPECS))
+    def another_revision_comes_up(self, revision: str, spec: object) -> None:
+        self.world.target, self.world.spec = revision, spec
+        self.reconcile(times=6, crash="", pods=True)
+
     @rule()
     def the_canary_loses_its_pods(self) -> None:
         self.world.ready[self.world.state.canary or ""] = 0
@@ -209,18 +221,16 @@ class Histories(RuleBasedStateMachine):
         scale = self.world.scale.get(revision)
         self.world.ready[revision] = min(ready, scale.min_replicas if scale else 0)
 
-    @rule(verdict=st.sampled_from(["Pass", "Fail", "Inconclusive", "NoData"]))
-    def figures_change(self, verdict: str) -> None:
-        self.world.verdict = verdict
-
     @rule(
         name=st.sampled_from(["promote", "abort", "retry", "pause", "resume", "undo", "nonsense"]),
-        right=st.booleans(),
+        right=st.sampled_from([True, True, True, False]),
+        crash=st.sampled_from(["", "", "before writing", "after writing"]),
     )
-    def somebody_acts(self, name: str, right: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
+    def somebody_acts(self, name: str, right: bool, crash: str) -> None:  # noqa: FBT001 - hypothesis gives it by name
         state = self.world.state
         meant = {"undo": state.stable, "retry": self.world.target}.get(name, state.canary)
         self.world.action = Action(name, (meant or "") if right else "r9", f"{name}-{len(self.world.log)}")
+        self.reconcile(times=2, crash=crash, pods=False)
 
     @rule(paused=st.booleans())
     def the_spec_holds_it(self, paused: bool) -> None:  # noqa: FBT001 - hypothesis gives it by name
