@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -115,6 +115,11 @@ class Settings(BaseModel):
         "Model that must be loaded before the pod is ready. Unset: MODEL_DIR/current, else built-in keywords.",
         pattern=r"^sha256:[0-9a-f]{64}$",
     )
+    model_file: Path | None = setting(
+        None,
+        "a JSON file with uri, version and digest",
+        "Model that is used now and whenever the file changes, without a restart; fetched to MODEL_DIR as needed.",
+    )
     config_dir: Path = setting(DEFAULT_CONFIG_DIR, "a folder", "Where a relative CONFIG_FILE is looked up.")
     config_file: Path | None = setting(
         None, "a JSON file", "The agent's configuration. Unset: agent_config.json in CONFIG_DIR, where there is one."
@@ -167,6 +172,8 @@ class Configuration:
 
     settings: Settings
     agent: AgentSettings
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """All variables: a model's store has its own (AWS_…)."""
 
 
 def split_keys(keys: SecretStr) -> tuple[str, ...]:
@@ -188,7 +195,7 @@ def load(environ: Mapping[str, str]) -> Configuration:
         problems += _contradictions(settings)
     if settings is None or problems:
         raise ConfigurationError(problems)
-    return Configuration(settings, agent)
+    return Configuration(settings, agent, dict(environ))
 
 
 def default_database_path(data: Path = DEFAULT_DATA_DIR, local: Path = Path("data")) -> tuple[Path, bool]:
@@ -205,10 +212,10 @@ def default_database_path(data: Path = DEFAULT_DATA_DIR, local: Path = Path("dat
 def reference() -> str:
     """The settings as a Markdown table."""
     rows = ["| Variable | Default | Expects | What it does |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{_plain(field.default)}`"
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default is None else f"`{_plain(info.default)}`"
         variable = f"`{name.upper()}`" + (" (or `_FILE`)" if name in _secrets() else "")
-        rows.append(f"| {variable} | {default} | {_expects(name)} | {field.description} |")
+        rows.append(f"| {variable} | {default} | {_expects(name)} | {info.description} |")
     return "\n".join(rows) + "\n"
 
 
@@ -252,6 +259,8 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "ANTHROPIC_API_KEY", "LLM_PROVIDER=anthropic needs it and it is not set", "set it, or LLM_PROVIDER=scripted"
         )
+    if settings.model_file is not None and settings.model_digest is not None:
+        yield Problem("MODEL_FILE", "MODEL_DIGEST is set as well", "set MODEL_FILE, or pin one model by MODEL_DIGEST")
 
 
 def _writable(folder: Path) -> bool:

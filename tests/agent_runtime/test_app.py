@@ -151,7 +151,7 @@ class TestAnswersOfClaude:
             ("assistant", "An answer from the model."),
             ("user", "And your socks?"),
         ]
-        assert await agent.metric('agent_tokens_total{direction="input"}') == 42
+        assert await agent.metric('agent_tokens_total{kind="input",model="claude-test"}') == 42
 
     async def test_a_failing_service_is_a_fallback(self, start_agent: Any, messages_api: Any) -> None:
         """Errors and silence of the service become the generic reply, with status 200 and level 4."""

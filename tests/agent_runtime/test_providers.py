@@ -9,6 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers import Prompt, Utterance
 from supportfleet_runtime.agent.providers.claude import (
     LONGEST_PAUSE,
@@ -27,14 +28,20 @@ async def ask(messages_api: Any) -> Any:
     providers: list[ClaudeProvider] = []
 
     async def ask(
-        *, key: str = messages_api.key, url: str = "", pauses: list[float] | None = None, **facts: Any
+        *,
+        key: str = messages_api.key,
+        url: str = "",
+        pauses: list[float] | None = None,
+        spent: list[Usage] | None = None,
+        **facts: Any,
     ) -> Any:
         async def sleep(seconds: float) -> None:
             (pauses if pauses is not None else []).append(seconds)
 
         values = {"model": "claude-test", "timeout": 5.0, "retries": 2, "max_tokens": 100, **facts}
         settings = ClaudeSettings(api_key=key, base_url=url or messages_api.url, **values)
-        providers.append(ClaudeProvider(settings, sleep=sleep, chance=lambda: 1.0))
+        count = spent.append if spent is not None else lambda _usage: None
+        providers.append(ClaudeProvider(settings, count, sleep=sleep, chance=lambda: 1.0))
         return await providers[-1].complete(PROMPT)
 
     yield ask
@@ -52,9 +59,28 @@ async def reason(asked: Any) -> str:
 class TestSuccess:
     async def test_the_reply_and_what_it_took(self, ask: Any) -> None:
         """Text, model and token counts come from the answer."""
-        got = await ask()
+        spent: list[Usage] = []
+        got = await ask(spent=spent)
         assert (got.text, got.model) == ("An answer from the model.", "claude-test")
-        assert (got.input_tokens, got.output_tokens) == (21, 7)
+        assert spent == [Usage("claude-test", 21, 7)]
+
+    async def test_an_answer_of_no_use_is_paid_for(self, ask: Any, messages_api: Any) -> None:
+        """What the service counted is told also where its answer is empty, refused or cached; of a failure nothing."""
+        spent: list[Usage] = []
+        cached = {**messages_api.message("fine"), "usage": {"input_tokens": 3, "output_tokens": 2}}
+        cached["usage"] |= {"cache_creation_input_tokens": 5, "cache_read_input_tokens": 7}
+        messages_api.then(
+            lambda: web.json_response(messages_api.message(None)),
+            lambda: web.json_response(messages_api.message("no", stop_reason="refusal")),
+            lambda: messages_api.error(529),
+            lambda: web.json_response(cached),
+            lambda: web.json_response({**messages_api.message("free"), "usage": None}),
+        )
+        assert await reason(ask(spent=spent)) == "empty"
+        assert await reason(ask(spent=spent)) == "refusal"
+        await ask(spent=spent)
+        await ask(spent=spent)
+        assert spent == [Usage("claude-test", 21, 7), Usage("claude-test", 21, 7), Usage("claude-test", 3, 2, 5, 7)]
 
     async def test_the_request_is_what_the_api_documents(self, ask: Any, messages_api: Any) -> None:
         """Model, limit, system prompt and the conversation's turns are sent."""

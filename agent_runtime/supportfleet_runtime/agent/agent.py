@@ -27,11 +27,14 @@ log = structlog.get_logger()
 
 
 class Agent:
-    """Answers customers. ``now`` is the clock that the rules' dates are relative to."""
+    """Answers customers. ``now`` is the clock that the rules' dates are relative to.
+
+    Settings and classifier may change at any time: each turn takes them once.
+    """
 
     def __init__(
         self,
-        settings: AgentSettings,
+        settings: Callable[[], AgentSettings],
         classifier: Callable[[], IntentClassifier],
         provider: Provider,
         metrics: Metrics,
@@ -45,38 +48,42 @@ class Agent:
 
     async def answer(self, turn: Turn) -> Answer:
         """Answer ``turn``."""
+        settings, classifier = self._settings(), self._classifier()
         started = time.perf_counter()
-        classifier = self._classifier()
         prediction = classifier.classify(turn.text)
         self._metrics.nlu_inference_time.observe(time.perf_counter() - started)
-        orders = self._settings.order_book.of_customer(turn.customer_id)
+        orders = settings.order_book.of_customer(turn.customer_id)
         mentions = find_orders(turn.text, orders)
-        threshold = self._settings.confidence_threshold
+        threshold = settings.confidence_threshold
         if threshold is None:
             threshold = classifier.info.threshold
         meant = understand(turn.text, prediction, threshold, mentions, turn.pending)
-        case = Case(mentions, orders, self._now().date(), self._settings, meant.asked, turn.escalated)
-        return self._by_rules(meant, case) or await self._by_model(meant, turn)
+        case = Case(mentions, orders, self._now().date(), settings, meant.asked, turn.escalated)
+        return _by_rules(meant, case) or await self._by_model(meant, turn, settings)
 
-    def generic(self, intent: str = OTHER, confidence: float = 0.0) -> Answer:
+    def generic(self) -> Answer:
         """The reply when there is no other."""
-        return Answer(self._settings.fallback_reply, intent, confidence, Source.FALLBACK, fallback_level=GENERIC_LEVEL)
+        return _generic(self._settings())
 
-    def _by_rules(self, meant: Understanding, case: Case) -> Answer | None:
-        if meant.intent not in self._settings.rules.intents:
-            return None
-        found = RULES[meant.intent](case)
-        if found is None:
-            return None
-        return Answer(
-            found.text, meant.intent, meant.confidence, Source.RULES, pending=found.pending, escalate=found.escalate
-        )
-
-    async def _by_model(self, meant: Understanding, turn: Turn) -> Answer:
+    async def _by_model(self, meant: Understanding, turn: Turn, settings: AgentSettings) -> Answer:
         try:
-            completion = await self._provider.complete(build_prompt(turn, self._settings))
+            completion = await self._provider.complete(build_prompt(turn, settings))
         except ProviderError as error:
             log.warning("provider_failed", task_id=turn.task_id, reason=error.reason)
-            return self.generic(meant.intent, meant.confidence)
-        self._metrics.count_tokens(completion.input_tokens, completion.output_tokens)
+            return _generic(settings, meant.intent, meant.confidence)
         return Answer(completion.text, meant.intent, meant.confidence, Source.MODEL, model=completion.model)
+
+
+def _by_rules(meant: Understanding, case: Case) -> Answer | None:
+    if meant.intent not in case.settings.rules.intents:
+        return None
+    found = RULES[meant.intent](case)
+    if found is None:
+        return None
+    return Answer(
+        found.text, meant.intent, meant.confidence, Source.RULES, pending=found.pending, escalate=found.escalate
+    )
+
+
+def _generic(settings: AgentSettings, intent: str = OTHER, confidence: float = 0.0) -> Answer:
+    return Answer(settings.fallback_reply, intent, confidence, Source.FALLBACK, fallback_level=GENERIC_LEVEL)

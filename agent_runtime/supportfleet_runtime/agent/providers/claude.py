@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import anthropic
 import structlog
@@ -19,6 +19,7 @@ from anthropic.types import Message
 from anthropic.types.assistant_message_param import AssistantMessageParam
 from anthropic.types.user_message_param import UserMessageParam
 
+from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
 from supportfleet_runtime.errors import ProviderError
 
@@ -54,16 +55,18 @@ def pause_before_retry(error: ProviderError, tries: int, left: float, chance: fl
 
 
 class ClaudeProvider:
-    """A language model that really is one."""
+    """A language model that really is one. ``spent`` is told what each call took, also where its answer is no use."""
 
     def __init__(
         self,
         settings: ClaudeSettings,
+        spent: Callable[[Usage], None],
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
+        self._spent = spent
         self._sleep = sleep
         self._chance = chance
         self._client = anthropic.AsyncAnthropic(
@@ -110,6 +113,8 @@ class ClaudeProvider:
             raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
         except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
             raise ProviderError("malformed", type(error).__name__) from error
+        if usage := _usage(message):
+            self._spent(usage)
         return _completion(message)
 
 
@@ -157,10 +162,27 @@ def _completion(message: Message) -> Completion:
     text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
     if not text:
         raise ProviderError("empty", "the answer holds no text")
-    model = message.model if isinstance(message.model, str) else "unknown"
-    return Completion(text, model, _tokens(message.usage, "input_tokens"), _tokens(message.usage, "output_tokens"))
+    return Completion(text, _model(message))
 
 
-def _tokens(usage: object, field: Literal["input_tokens", "output_tokens"]) -> int:
+def _model(message: Message) -> str:
+    return message.model if isinstance(message.model, str) and message.model else "unknown"
+
+
+def _usage(message: object) -> Usage | None:
+    """What the service says the call took; nothing where it says nothing."""
+    usage = getattr(message, "usage", None)
+    if not isinstance(message, Message) or usage is None:
+        return None
+    return Usage(
+        _model(message),
+        _tokens(usage, "input_tokens"),
+        _tokens(usage, "output_tokens"),
+        _tokens(usage, "cache_creation_input_tokens"),
+        _tokens(usage, "cache_read_input_tokens"),
+    )
+
+
+def _tokens(usage: object, field: str) -> int:
     value = getattr(usage, field, 0)
     return value if isinstance(value, int) and value >= 0 else 0

@@ -24,12 +24,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said, and what that took."""
+    """What the model said, and which model it was."""
 
     text: str
     model: str
-    input_tokens: int = 0
-    output_tokens: int = 0
 
 
 class Provider(Protocol):
