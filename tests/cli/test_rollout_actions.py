@@ -131,7 +131,7 @@ def operator(fleet: Any, *states: dict[str, Any]) -> None:
     def act(agent: dict[str, Any]) -> None:
         words = agent["metadata"].get("annotations") or {}
         for state in rest:
-            fleet.api.status(lastActionID=words[f"{PREFIX}-id"], **state)
+            fleet.api.status(lastActionId=words[f"{PREFIX}-id"], **state)
         rest.clear()
 
     fleet.api.changed = act
@@ -233,7 +233,7 @@ STATES = st.fixed_dictionaries(
         "undoneRevision": st.sampled_from(["r1", "r2"]),
         "currentStep": st.integers(0, 5),
         "message": st.sampled_from(["", "so it is"]),
-        "lastActionID": st.sampled_from(["mine", "another"]),
+        "lastActionId": st.sampled_from(["mine", "another"]),
     },
 )
 
@@ -256,7 +256,7 @@ class TestAnyState:
         annotations = {f"{PREFIX}-id": "mine"}
         agent = {"metadata": {"name": "desk", "annotations": annotations}, "spec": {}, "status": {"rollout": state}}
         found = progress(Intent(action, "r2", "mine"), agent)
-        if state.get("lastActionID") != "mine":
+        if state.get("lastActionId") != "mine":
             assert found.outcome == "waiting"
         if found.outcome == "done" and action in {"promote", "retry"}:
             assert state.get("stableRevision") == "r2" or state.get("phase") == "Paused"

@@ -34,7 +34,10 @@ HELP: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 PAUSED_BY_ACTION: Final = "PausedByAction"
+PAUSED_BY_SPEC: Final = "PausedBySpec"
 PAUSE_STEP: Final = "PauseStep"
+HELD: Final = frozenset({PAUSED_BY_ACTION, PAUSED_BY_SPEC, "AwaitingAnalysis", "StableNotReady"})
+"""Reasons for which a rollout stands still, and no step of it says so."""
 NOT_TAKEN_UP: Final = "the operator has not taken it up yet"
 IGNORED: Final = "the operator ignored it: the agent's events (kubectl describe) say why"
 WENT_ON_HINT: Final = "See 'supportfleet status {name}'"
@@ -129,7 +132,7 @@ def _resume(state: State) -> Found:
         return canary
     if state.get("reason") in {PAUSED_BY_ACTION, PAUSE_STEP} and state.get("phase") == "Paused":
         return canary
-    if state.get("reason") == "PausedBySpec":
+    if state.get("reason") == PAUSED_BY_SPEC:
         return "spec.rollout.paused holds it", "Set spec.rollout.paused to false"
     if state.get("phase") == "Paused":
         return (
@@ -195,7 +198,7 @@ def progress(intent: Intent, agent: Object) -> Progress:
 def _is_taken_up(intent: Intent, agent: Object, state: State) -> bool:
     """Whether the operator has seen the action; another one that has taken its place is not waited for."""
     asked = (agent["metadata"].get("annotations") or {}).get(f"{GROUP}/action-id")
-    return state.get("lastActionID") == intent.id or asked != intent.id
+    return state.get("lastActionId") == intent.id or asked != intent.id
 
 
 def _aborted(intent: Intent, state: State, message: str) -> Progress:
@@ -225,9 +228,8 @@ def _followed(intent: Intent, agent: Object, state: State, message: str) -> Prog
 
 def _stopped(intent: Intent, agent: Object, state: State, message: str) -> Progress:
     """A rollout that goes on, or that waits for a person."""
-    held = state.get("reason") in {PAUSED_BY_ACTION, "PausedBySpec", "AwaitingAnalysis", "StableNotReady"}
     if intent.action in {RESUME, RETRY} and state.get("phase") == "Paused":
-        if held:
+        if state.get("reason") in HELD:
             return Progress("failed", message)
         if state.get("reason") == PAUSE_STEP and _is_open_pause(agent, state):
             return Progress("done", f"{intent.revision} is {message}")
