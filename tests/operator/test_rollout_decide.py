@@ -15,6 +15,13 @@ from supportfleet_operator.rollout.inputs import Scale
 WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
 World, canary, rollout, ERRORS = (WORLD[name] for name in ("World", "canary", "rollout", "ERRORS"))
 
+AB_TEST = rollout(
+    strategy="ABTest",
+    match=[{"headers": {"user-agent": {"regex": ".*beta-tester.*"}}}],
+    steps=[{"pause": {"durationSeconds": 30}}],
+    analysis=ERRORS,
+)
+
 
 class TestFirstRevision:
     def test_it_serves_only_once_all_of_its_pods_are_ready(self) -> None:
@@ -377,10 +384,13 @@ class TestCrashes:
         (canary(10, "60", 50, ..., analysis=ERRORS), "None", "Fail"),
         (rollout(), "None", "Pass"),
         (rollout(strategy="BlueGreen", steps=[{"pause": {"durationSeconds": 30}}]), "Istio", "Pass"),
+        (canary([20], "60", [0], 10, "30", analysis=ERRORS), "GatewayAPI", "Pass"),
+        (canary([20], ..., 10, analysis=ERRORS), "Istio", "Fail"),
+        (AB_TEST, "GatewayAPI", "Pass"),
     )
 
     @pytest.mark.parametrize(("spec", "provider", "verdict"), STORIES)
-    @pytest.mark.parametrize("crash", ["before writing", "after writing", "after traffic"])
+    @pytest.mark.parametrize("crash", ["behind", "before writing", "after writing", "after traffic"])
     def test_killed_at_every_boundary_it_takes_the_same_way(
         self, spec: object, provider: str, verdict: str, crash: str
     ) -> None:
@@ -407,6 +417,8 @@ def walk(spec: object, provider: str, verdict: str, crash: str = "", at: int = -
         seen = way_point(world)
         way += [seen] if way[-1] != seen else []
         world.now += dt.timedelta(seconds=1 if decision.requeue_after != 0 else 0)
+        if decision.requeue_after is None and world.state.canary is None:
+            break  # nothing is left to wait for
     assert killed == bool(crash)
     return way
 
@@ -414,7 +426,7 @@ def walk(spec: object, provider: str, verdict: str, crash: str = "", at: int = -
 def way_point(world: Any) -> tuple[object, ...]:
     """What a step boundary changes."""
     state = world.state
-    return (state.phase, state.canary, state.stable, state.step, state.weight, state.failed)
+    return (state.phase, state.canary, state.stable, state.step, state.weight, state.mirror, state.failed)
 
 
 def test_the_next_look_is_when_time_may_matter() -> None:
