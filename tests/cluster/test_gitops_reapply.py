@@ -73,8 +73,9 @@ def in_a_loop(sync: Callable[[str], None], image: str) -> Iterator[list[float]]:
                 sync(image)
                 times.append(time.monotonic())
             except AssertionError as error:  # what kubectl said
-                errors.append(error)
-                return
+                if "(Conflict)" not in str(error):  # of a replacement: the tool comes again
+                    errors.append(error)
+                    return
             stop.wait(0.1)
 
     thread = threading.Thread(target=loop, daemon=True)
@@ -102,7 +103,8 @@ def test_a_whole_rollout_under_a_loop(desk: Any, git: Callable[[str], None], pla
     assert len(times) > 10
     assert [one.get(first, 0) for one in shares if sum(one.values()) == 100][:3] == [80, 50, 0]
     entered = dict.fromkeys((one["currentStep"], one["stepStartedAt"]) for one in states if one.get("canaryRevision"))
-    assert [step for step, _ in entered] == [0, 0, 1, 2, 3, 4]  # the first begins again when its pods are there
+    numbers = [step for step, _ in entered]
+    assert numbers in ([0, 1, 2, 3, 4], [0, 0, 1, 2, 3, 4])  # the first may begin again when its pods are there
 
 
 def test_a_canary_at_rest(desk: Any, git: Callable[[str], None], place: Any, audit: Callable[..., Any]) -> None:
