@@ -29,26 +29,26 @@ from supportfleet_operator.cluster.resources import (
     CHILDREN,
     EVENTS,
     LEASES,
+    OPTIONAL,
     PODS,
     SECRETS,
     STORAGE_CLASSES,
     SUPPORT_AGENTS,
-    VIRTUAL_SERVICES,
     ObjectRef,
     Resource,
     ref_of,
 )
-from supportfleet_operator.reconcile import rollouts
 from supportfleet_operator.reconcile.desired import Desired, Rendered, read
-from supportfleet_operator.reconcile.observe import Figures, Observed, observe, revision_of
-from supportfleet_operator.reconcile.plan import Plan, plan
+from supportfleet_operator.reconcile.observe import Observed, observe, revision_of
+from supportfleet_operator.reconcile.plan import Plan, model_gate, plan
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
+from supportfleet_operator.rollout import Answer, Query
 
 KNOWN = {
-    one.plural: one
-    for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS, VIRTUAL_SERVICES)
+    one.plural: one for one in (*CHILDREN, *OPTIONAL, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)
 }
 LIST_KEYS = {"containers": "name", "env": "name", "volumes": "name", "ports": "port", "conditions": "type"}
 WITH_GENERATION = {"Deployment", "SupportAgent", "Job", "HorizontalPodAutoscaler", "NetworkPolicy"}
@@ -562,6 +562,8 @@ class World:
         self.settlements: dict[str, Settlement] = {}
         self.served: frozenset[str] = frozenset()
         self.figures: Figures | None = None
+        self.answers: dict[Query, Answer] = {}
+        self.loading: Figures | None = None
         self.unready: set[str] = set()
         """Revisions whose pods do not become ready."""
 
@@ -745,14 +747,14 @@ class World:
             settlements=self.settlements,
             served=self.served,
             figures=self.figures,
+            answers=self.answers,
+            loading=self.loading,
         )
 
     def view(self, *problems: ChildProblem) -> View:
         observed, found = self.observed(), self.plan()
-        gate = None
-        if observed.desired is not None and found.rendered is not None:
-            gate = rollouts.gate(observed, found.rendered, observed.desired.revision, self.now)
-        return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered)
+        gate = model_gate(observed, found.rendered, found.following, self.now)
+        return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered, found.following)
 
 
 @pytest.fixture(scope="session")

@@ -142,12 +142,12 @@ class ScheduleMachine(RuleBasedStateMachine):
         ready = {one for one in self.owed if self.owed[one]} | {one for one, at in self.due.items() if at <= self.now}
         if key is None:
             assert ready <= self.working
-            return
-        assert key not in self.working
-        assert key in ready
-        self.working.add(key)
-        self.owed[key] = 0
-        self.due.pop(key, None)
+        else:
+            assert key not in self.working
+            assert key in ready
+            self.working.add(key)
+            self.owed[key] = 0
+            self.due.pop(key, None)
         for one in ready - {key}:  # an appointment that has come is work that waits
             self.owed[one] = 1
             if self.due.get(one, float("inf")) <= self.now:

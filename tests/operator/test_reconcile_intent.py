@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime as dt
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from supportfleet_operator.cluster import watch as watch_module
 from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.prometheus import Reply, Server
 from supportfleet_operator.cluster.resources import (
     DEPLOYMENTS,
     PODS,
@@ -22,6 +24,7 @@ from supportfleet_operator.cluster.resources import (
 )
 from supportfleet_operator.cluster.scraper import Target
 from supportfleet_operator.cluster.watch import LOOK_AGAIN
+from supportfleet_operator.errors import ClusterError
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile.engine import Engine
 
@@ -41,6 +44,13 @@ class NoPods:
 
     async def scrape(self, targets: Mapping[str, Target]) -> Mapping[str, str]:
         return {}
+
+
+class NoPrometheus:
+    """Queries that nobody answers."""
+
+    async def ask(self, server: Server, queries: Sequence[str]) -> Mapping[str, Reply]:
+        return {query: Reply(None, "there is none") for query in queries}
 
 
 class Stage:
@@ -110,6 +120,17 @@ class Stage:
         raise AssertionError("never at rest")
 
     @property
+    def weights(self) -> dict[str, int]:
+        """Percent by revision, as the route has them."""
+        (*_, route) = self.api.get(VIRTUAL_SERVICES, "shop", "desk")["spec"]["http"]
+        return {one["destination"]["host"].removeprefix("desk-"): one["weight"] for one in route["route"]}
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        """Status and reason of one of the agent's conditions."""
+        listed = self.api.get(SUPPORT_AGENTS, "shop", "desk")["status"]["conditions"]
+        return next((one["status"], one["reason"]) for one in listed if one["type"] == kind)
+
+    @property
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = self.api.get(SUPPORT_AGENTS, "shop", "desk")["status"]["rollout"]
         return found
@@ -123,7 +144,7 @@ class Stage:
 
 @asynccontextmanager
 async def staged(api: Any, client: Client) -> AsyncIterator[Stage]:
-    engine = Engine(client, Metrics(), NoPods(), workers=0)
+    engine = Engine(client, Metrics(), NoPods(), NoPrometheus(), workers=0)
     task = asyncio.create_task(engine.run())
     try:
         async with asyncio.timeout(10):
@@ -173,12 +194,8 @@ async def test_a_round_at_rest_writes_nothing(stage: Stage) -> None:
 async def test_a_state_of_before_is_never_written_over_a_newer_one(stage: Stage) -> None:
     """A leader that decides on an old picture is refused by the API server, and nothing follows."""
     await stage.caught_up()
-    old = stage.api.get(SUPPORT_AGENTS, "shop", "desk")
     stage.ask("abort", stage.state["canaryRevision"])
-    stage.engine.agent_changed({**stage.api.get(SUPPORT_AGENTS, "shop", "desk")})
-    stage.api.put(
-        {**stage.api.get(SUPPORT_AGENTS, "shop", "desk"), "metadata": {**old["metadata"], "labels": {"a": "b"}}}
-    )
+    stage.engine.agent_changed(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
     stage.api.fail(409, method="PATCH", path="/status")
     before = len(stage.api.writes())
     again = await stage.engine.reconciler.reconcile(DESK)
@@ -188,23 +205,71 @@ async def test_a_state_of_before_is_never_written_over_a_newer_one(stage: Stage)
     assert stage.state["phase"] != "Aborting"
 
 
-async def test_no_pod_goes_while_the_routes_are_wrong(stage: Stage) -> None:
-    """The API server refuses the route: stable keeps its pods for as long as that lasts, and a condition says so."""
+async def test_nothing_is_put_back_from_a_status_of_before(stage: Stage) -> None:
+    """A leader whose picture is of before a rollback brings no weight back, though it has no move to make."""
+    await stage.caught_up()
+    old = copy.deepcopy(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
+    stage.ask("abort", stage.state["canaryRevision"])
+    await stage.round()
+    await stage.caught_up()
+    rolled_back = stage.weights
+    key = stage.engine.agents.put(old)
+    stage.engine.agents.remove(key, old["metadata"]["uid"])
+    stage.engine.agents.put(old)
+    before = stage.api.writes()
+    again = await stage.engine.reconciler.reconcile(DESK)
+    assert again is not None
+    assert again < 1
+    assert stage.api.writes() == before
+    await stage.engine.reconciler.reconcile(DESK)
+    assert stage.state["phase"] in {"Aborting", "RolledBack"}
+    assert stage.weights == rolled_back
+
+
+async def test_nothing_goes_on_while_the_routes_are_wrong(stage: Stage) -> None:
+    """The API server refuses the route: no revision is promoted and no pod goes on a weight that nobody has."""
     first, second = stage.state["stableRevision"], stage.state["canaryRevision"]
     stage.api.fail(403, times=10_000, method="PATCH", path="virtualservices/desk")
     stage.ask("promote", second)
-    for _ in range(12):
+    for _ in range(6):
         await stage.round()
-        await asyncio.sleep(0.12)
-    assert stage.state["stableRevision"] == second
+    assert (stage.state["stableRevision"], stage.state["phase"]) == (first, "Promoting")
     assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{first}")["spec"]["replicas"] == 2
-    conditions = stage.api.get(SUPPORT_AGENTS, "shop", "desk")["status"]["conditions"]
-    routed = next(one for one in conditions if one["type"] == "TrafficRouted")
-    assert (routed["status"], routed["reason"]) == ("False", "Forbidden")
+    assert stage.condition("TrafficRouted") == ("False", "Forbidden")
     stage.api.faults.clear()
-    await stage.round()
     await stage.settle()
-    assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{first}")["spec"]["replicas"] == 0
+    assert stage.state["stableRevision"] == second
+    assert set(stage.weights) == {second}
+
+
+async def test_a_rollback_waits_for_no_route(stage: Stage) -> None:
+    """While the route is refused the canary is aborted all the same, and keeps its pods until it has no requests."""
+    first, second = stage.state["stableRevision"], stage.state["canaryRevision"]
+    stage.api.fail(403, times=10_000, method="PATCH", path="virtualservices/desk")
+    stage.ask("abort", second)
+    for _ in range(4):
+        await stage.round()
+        await asyncio.sleep(0.4)
+    assert stage.state["phase"] in {"Aborting", "RolledBack"}
+    assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{second}")["spec"]["replicas"] > 0
+    stage.api.faults.clear()
+    await stage.settle()
+    assert set(stage.weights) == {first}
+    assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{second}")["spec"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+async def test_a_route_that_fails_for_now_is_tried_again(stage: Stage, status: int) -> None:
+    """The state is written, the route is not: the round fails for the queue to repeat, and that sets the weight."""
+    second = stage.state["canaryRevision"]
+    stage.api.fail(status, method="PATCH", path="virtualservices/desk")
+    stage.ask("abort", second)
+    with pytest.raises(ClusterError):
+        await stage.round()
+    assert stage.state["phase"] == "Aborting"
+    assert second in stage.weights
+    assert (await stage.round())[0] == "virtualservices/desk"
+    assert second not in stage.weights
 
 
 async def test_istio_may_come_later(api: Any, client: Client, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
@@ -220,13 +285,13 @@ async def test_istio_may_come_later(api: Any, client: Client, monkeypatch: pytes
         woken: list[AgentKey] = []
         monkeypatch.setattr(stage.engine.queue, "add", woken.append)
         api.absent.clear()
-        await until(stage.engine.reconciler.served)
+        await until(lambda: VIRTUAL_SERVICES.kind in stage.engine.reconciler.served())
         assert woken == [DESK]
         await stage.settle()
         assert len(api.all(VIRTUAL_SERVICES)) == 1
         api.absent.add("virtualservices")
         api.drop_watches()
-        await until(lambda: not stage.engine.reconciler.served())
+        await until(lambda: VIRTUAL_SERVICES.kind not in stage.engine.reconciler.served())
         assert not [one for one in stage.engine.cache.of_agent(DESK) if one["kind"] == "VirtualService"]
         assert stage.engine.ailments() == []
 

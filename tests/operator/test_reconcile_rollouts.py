@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from supportfleet_operator.cluster.resources import ObjectRef
-from supportfleet_operator.reconcile import rollouts
+from supportfleet_operator.reconcile import measuring
 from supportfleet_operator.reconcile.observe import revision_of
 from supportfleet_operator.reconcile.plan import plan
 from supportfleet_operator.reconcile.policies import first_finding, traffic
@@ -286,9 +286,9 @@ class TestMeasuring:
         """Pods of stable and canary are asked at the agent's port, and nobody while nothing is being rolled out."""
         one = canary(world, rollout={**CANARY, "analysis": self.ANALYSIS})
         first = one.revision
-        assert rollouts.to_measure(one.observed(), one.now) is None
+        assert measuring.probe(one.observed(), one.now) is None
         next_image(one)
-        targets = rollouts.to_measure(one.observed(), one.now)
+        targets = measuring.probe(one.observed(), one.now).pods
         assert {name: len(found) for name, found in targets.items()} == {first: 4, one.revision: 1}
         assert {target.port for found in targets.values() for target in found.values()} == {8080}
 
@@ -299,8 +299,9 @@ class TestMeasuring:
         next_image(one)
         second = one.revision
         for number in range(3):
-            targets = rollouts.to_measure(one.observed(), one.now)
-            assert targets is not None
+            probe = measuring.probe(one.observed(), one.now)
+            assert probe is not None
+            targets = probe.pods
             bad = {first: 0.0, second: 50.0 * number}
             one.figures = {
                 name: {pod: self.text(100.0 * number, bad[name]) for pod in found} for name, found in targets.items()

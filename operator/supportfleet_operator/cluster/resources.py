@@ -58,6 +58,8 @@ JOBS: Final = Resource("Job", "jobs", "batch")
 VOLUME_CLAIMS: Final = Resource("PersistentVolumeClaim", "persistentvolumeclaims")
 CONTROLLER_REVISIONS: Final = Resource("ControllerRevision", "controllerrevisions", "apps")
 VIRTUAL_SERVICES: Final = Resource("VirtualService", "virtualservices", "networking.istio.io")
+DESTINATION_RULES: Final = Resource("DestinationRule", "destinationrules", "networking.istio.io")
+HTTP_ROUTES: Final = Resource("HTTPRoute", "httproutes", "gateway.networking.k8s.io")
 PODS: Final = Resource("Pod", "pods")
 
 SECRETS: Final = Resource("Secret", "secrets")
@@ -79,7 +81,7 @@ CHILDREN: Final = (
 )
 """What an agent becomes, in every cluster."""
 
-OPTIONAL: Final = (VIRTUAL_SERVICES,)
+OPTIONAL: Final = (VIRTUAL_SERVICES, DESTINATION_RULES, HTTP_ROUTES)
 """Children of kinds that a cluster may lack."""
 
 WATCHED: Final = (*CHILDREN, PODS)

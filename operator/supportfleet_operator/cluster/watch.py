@@ -160,11 +160,11 @@ class OptionalWatcher(Watcher):
         await super()._list()
         self._tell(served=True)
 
-    async def _rest(self, failures: int, error: ClusterError) -> None:
-        if isinstance(error, NotFound | Forbidden):
-            LOG.info("kind is not served", extra={"resource": self.resource.plural, "error": str(error)})
+    async def _rest(self, failures: int, trouble: ClusterError | None) -> None:
+        if isinstance(trouble, NotFound | Forbidden):
+            LOG.info("kind is not served", extra={"resource": self.resource.plural, "error": str(trouble)})
             raise _Absent
-        await super()._rest(failures, error)
+        await super()._rest(failures, trouble)
 
     def _tell(self, *, served: bool) -> None:
         if not served:

@@ -13,10 +13,12 @@ from typing import Any, Final
 
 from supportfleet_operator.api import GROUP, InvalidSupportAgentError, Problem
 from supportfleet_operator.cluster.resources import AgentKey
-from supportfleet_operator.reconcile.desired import Desired, read
+from supportfleet_operator.reconcile.desired import Desired, read, resolution
 
 ACTION: Final = f"{GROUP}/action"
 """How the annotations begin by which people ask something of a rollout."""
+SHIFTING: Final = frozenset({"Stepping", "Paused", "Promoting", "Aborting"})
+"""Phases of a rollout in which a canary has requests, or has just lost them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,12 @@ class Agents:
         self._rendered.pop(key, None)
         return True
 
+    def is_shifting(self, key: AgentKey) -> bool:
+        """Whether requests of customers depend on how soon the agent is looked at."""
+        raw = self._raw.get(key)
+        state = ((raw.get("status") or {}).get("rollout") or {}) if raw is not None else {}
+        return bool(state.get("stableRevision")) and state.get("phase") in SHIFTING
+
     def rollouts(self) -> Counter[str]:
         """How many agents' rollouts are in each phase."""
         states = ((raw.get("status") or {}).get("rollout") or {} for raw in self._raw.values())
@@ -101,9 +109,9 @@ class Agents:
         return Counter((raw.get("status") or {}).get("phase") or "Unknown" for raw in self._raw.values())
 
 
-def _identity(raw: Mapping[str, Any]) -> tuple[str, int]:
-    """What a rendering depends on."""
-    return raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0))
+def _identity(raw: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a rendering depends on: the spec, and where its channel points."""
+    return raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0)), resolution(raw)
 
 
 def _is_newer(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:

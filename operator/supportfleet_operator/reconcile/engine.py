@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.prometheus import Prometheus
 from supportfleet_operator.cluster.recorder import Recorder
 from supportfleet_operator.cluster.resources import OPTIONAL, WATCHED, AgentKey
 from supportfleet_operator.cluster.scraper import Scraper
@@ -26,6 +27,7 @@ from supportfleet_operator.errors import ApiError, Busy, ClusterError
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile.agents import Agents
 from supportfleet_operator.reconcile.apply import Applier
+from supportfleet_operator.reconcile.probes import Prober
 from supportfleet_operator.reconcile.queue import WorkQueue
 from supportfleet_operator.reconcile.reconcile import RESYNC, Reconciler
 from supportfleet_operator.reconcile.references import ReferenceReader
@@ -39,6 +41,8 @@ STALE_WATCH: Final = 180.0
 STUCK_WORKER: Final = 300.0
 """Every request has a deadline, so no reconcile takes this long."""
 SPREAD: Final = 0.2
+RESERVED: Final = 2
+"""Workers beside the others for agents whose rollout has customers' requests, whatever the others wait for."""
 
 
 def utc_now() -> dt.datetime:
@@ -54,15 +58,17 @@ class Engine:
         client: Client,
         metrics: Metrics,
         scraper: Scraper,
+        prometheus: Prometheus,
         *,
         namespaces: Sequence[str] = (),
         workers: int = 8,
         instance: str = "supportfleet-operator",
     ) -> None:
         self.agents = Agents()
-        self.queue: WorkQueue[AgentKey] = WorkQueue()
+        self.queue: WorkQueue[AgentKey] = WorkQueue(is_urgent=self.agents.is_shifting)
         self.cache = Cache(AGENT, self.queue.add)
         self.recorder = Recorder(client, instance)
+        self.prober = Prober(client, scraper, prometheus, self.queue.add)
         self.reconciler = Reconciler(
             agents=self.agents,
             cache=self.cache,
@@ -70,7 +76,7 @@ class Engine:
             applier=Applier(client, self.cache, {}),
             references=ReferenceReader(client, time.monotonic),
             recorder=self.recorder,
-            scraper=scraper,
+            prober=self.prober,
             served=self._served,
             clock=utc_now,
         )
@@ -97,14 +103,19 @@ class Engine:
 
     async def run(self) -> None:
         """Watch and reconcile until cancelled; whatever ends one task ends all."""
-        async with asyncio.TaskGroup() as group:
-            for watcher in self.watchers:
-                group.create_task(watcher.run(), name=f"watch {watcher.resource.plural}")
-            group.create_task(self.recorder.run(), name="recorder")
-            await asyncio.gather(*(watcher.synced.wait() for watcher in self.watchers))
-            LOG.info("caches filled", extra={"objects": len(self.cache)})
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"worker {number}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for watcher in self.watchers:
+                    group.create_task(watcher.run(), name=f"watch {watcher.resource.plural}")
+                group.create_task(self.recorder.run(), name="recorder")
+                await asyncio.gather(*(watcher.synced.wait() for watcher in self.watchers))
+                LOG.info("caches filled", extra={"objects": len(self.cache)})
+                for number in range(self._workers):
+                    group.create_task(self._work(), name=f"worker {number}")
+                for number in range(RESERVED if self._workers else 0):
+                    group.create_task(self._work(urgent_only=True), name=f"urgent worker {number}")
+        finally:
+            await self.prober.stop()
 
     def agent_changed(self, raw: Mapping[str, Any]) -> None:
         """An agent was added or changed."""
@@ -115,6 +126,7 @@ class Engine:
         key = AgentKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
         if self.agents.remove(key, raw["metadata"]["uid"]):
             self.queue.forget(key)
+            self.prober.forget(key)
 
     @property
     def synced(self) -> bool:
@@ -138,10 +150,10 @@ class Engine:
         for key in self.agents:
             self.queue.add(key)
 
-    async def _work(self) -> None:
+    async def _work(self, *, urgent_only: bool = False) -> None:
         """Reconcile one key after the other."""
         while True:
-            key = await self.queue.get()
+            key = await self.queue.get(urgent_only=urgent_only)
             await self._reconcile(key)
 
     async def _reconcile(self, key: AgentKey) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from supportfleet_operator.api import Problem
+from supportfleet_operator.api import Problem, SupportAgent
 from supportfleet_operator.cluster.cache import is_owned_by
 from supportfleet_operator.cluster.resources import (
     CONTROLLER_REVISIONS,
@@ -19,12 +19,11 @@ from supportfleet_operator.cluster.resources import (
     ref_of,
 )
 from supportfleet_operator.reconcile.desired import Desired, Snapshot
+from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
 from supportfleet_operator.resources import COMPONENT, REVISION
-
-Figures = Mapping[str, Mapping[str, str]]
-"""Texts in Prometheus' format, by revision and pod."""
+from supportfleet_operator.rollout import Answer, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +47,20 @@ class Observed:
     served: frozenset[str] = frozenset()
     """Optional kinds that the cluster has."""
     figures: Figures | None = None
-    """What the pods' metrics say, by revision and pod; None where nobody asked them."""
+    """What the pods' metrics say to the rollout's analysis, by revision and pod; None where nobody asked them."""
+    answers: Mapping[Query, Answer] = field(default_factory=dict)
+    """What Prometheus says to it."""
+    loading: Figures | None = None
+    """What the pods' metrics say while a model is reloaded; None where nobody asked them."""
 
     @property
     def uid(self) -> str:
         """The agent's uid, which its children's owner references carry."""
         return str(self.agent["metadata"]["uid"])
+
+    def as_of(self, revision: str) -> SupportAgent | None:
+        """The agent as of a revision; None where that cannot be known."""
+        return self.desired.as_of(revision, self.snapshots) if self.desired else None
 
     def child(self, manifest: Manifest | None) -> Manifest | None:
         """The live object of a desired manifest."""
@@ -62,12 +69,7 @@ class Observed:
     @property
     def snapshots(self) -> dict[str, Snapshot]:
         """The revisions that are kept, oldest first."""
-        kept = {
-            revision_of(child): Snapshot(int(child.get("revision", 0)), child.get("data") or {})
-            for ref, child in self.children.items()
-            if ref.kind == CONTROLLER_REVISIONS.kind
-        }
-        return dict(sorted(kept.items(), key=lambda one: one[1].number))
+        return snapshots_in(self.children)
 
     @property
     def deployments(self) -> dict[str, Manifest]:
@@ -79,6 +81,10 @@ class Observed:
         return next(
             (one for ref, one in self.children.items() if ref.kind == kind and revision_of(one) == revision), None
         )
+
+    def child_named(self, kind: str, name: str) -> Manifest | None:
+        """The live object of a kind and name."""
+        return self.children.get(ObjectRef(kind, str(self.agent["metadata"]["namespace"]), name))
 
     def ready_pods(self, revision: str) -> int:
         """Pods of a revision that can answer customers now."""
@@ -107,6 +113,16 @@ class Observed:
         return next((child for ref, child in self.children.items() if ref.kind == kind), None)
 
 
+def snapshots_in(children: Mapping[ObjectRef, Manifest]) -> dict[str, Snapshot]:
+    """The revisions that ControllerRevisions keep, oldest first."""
+    kept = {
+        revision_of(child): Snapshot(int(child.get("revision", 0)), child.get("data") or {})
+        for ref, child in children.items()
+        if ref.kind == CONTROLLER_REVISIONS.kind
+    }
+    return dict(sorted(kept.items(), key=lambda one: one[1].number))
+
+
 def revision_of(manifest: Mapping[str, Any]) -> str:
     """The revision that an object belongs to; empty for what all share, and for what is older than revisions."""
     return str((manifest["metadata"].get("labels") or {}).get(REVISION, ""))
@@ -128,6 +144,8 @@ def observe(
     settlements: Mapping[str, Settlement],
     served: frozenset[str] = frozenset(),
     figures: Figures | None = None,
+    answers: Mapping[Query, Answer] | None = None,
+    loading: Figures | None = None,
 ) -> Observed:
     """Sort what the cache has of an agent."""
     uid = agent["metadata"]["uid"]
@@ -139,9 +157,10 @@ def observe(
             pods.append(manifest)
         else:
             (children if is_owned_by(manifest, uid) else strangers)[ref_of(manifest)] = manifest
+    stable = ((agent.get("status") or {}).get("rollout") or {}).get("stableRevision")
     return Observed(
         agent=agent,
-        desired=desired,
+        desired=desired.held(stable, snapshots_in(children)) if desired else None,
         problems=problems,
         children=children,
         strangers=strangers,
@@ -150,6 +169,8 @@ def observe(
         settlements=settlements,
         served=served,
         figures=figures,
+        answers=answers or {},
+        loading=loading,
     )
 
 

@@ -1,16 +1,17 @@
 """Decide what to write: pure, from what was observed and the time.
 
-First the rollout's decision, then what it makes of each child. Three rules stand above the comparison of manifests with
+First the rollout's decision, then what it makes of each child. Four rules stand above the comparison of manifests with
 live objects. Pods never run on an unverified model: until a revision's model Job has succeeded, its Deployment stays as
-it is. What another owner controls is never touched. And a child goes only if it carries our labels and names the agent
-as its controller.
+it is. A canary is given more of the traffic only once the routes are as the rollout's state has them, so that a crash
+or a refusal between the two never skips a weight. What another owner controls is never touched. And a child goes only
+if it carries our labels and names the agent as its controller.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from supportfleet_operator.api.types import quantity
@@ -28,12 +29,14 @@ from supportfleet_operator.cluster.resources import (
     ObjectRef,
     ref_of,
 )
-from supportfleet_operator.reconcile import rollouts
-from supportfleet_operator.reconcile.desired import Desired, Rendered, stamp
+from supportfleet_operator.reconcile import channels, hot, rollouts
+from supportfleet_operator.reconcile.channels import Following
+from supportfleet_operator.reconcile.desired import Desired, Rendered, stamp, stamped
 from supportfleet_operator.reconcile.drift import Difference, differences
 from supportfleet_operator.reconcile.observe import Observed, is_leaving, revision_of
-from supportfleet_operator.reconcile.policies import model_sync
+from supportfleet_operator.reconcile.policies import child_problem, model_sync, traffic
 from supportfleet_operator.reconcile.policies.model_sync import Gate
+from supportfleet_operator.resources import Routing, shared_children
 from supportfleet_operator.resources.model_pvc import model_claim
 from supportfleet_operator.rollout import Decision
 
@@ -73,6 +76,7 @@ class Plan:
     decision: Decision | None = None
     """None for a spec that is not valid."""
     rendered: Rendered | None = None
+    following: Following = channels.NOTHING
     before: tuple[Removal, ...] = ()
     writes: tuple[Write, ...] = ()
     after: tuple[Removal, ...] = ()
@@ -92,37 +96,108 @@ def plan(observed: Observed, now: dt.datetime) -> Plan:
     desired = observed.desired
     if desired is None:
         return Plan(Gate("NotNeeded"))
-    decision = rollouts.decision(observed, desired, now)
-    rendered = rollouts.render(observed, desired, decision)
-    gates = {name: rollouts.gate(observed, rendered, name, now) for name in rendered.revisions}
-    gate = gates.get(desired.revision, Gate("NotNeeded"))
-    scene = Scene(observed, desired, decision, rendered, gates, now)
-    removals = [*_superseded(scene, gate), *_unwanted(scene)]
+    following = channels.follow(observed, now)
+    if not desired.revision:
+        return _until_resolved(observed, desired, following, now)
+    scene = _scene(observed, desired, _decision(observed, desired, now), now)
+    gate = scene.gates.get(desired.revision, Gate("NotNeeded"))
+    removals = [*_superseded(scene, gate), *_unwanted(scene), *_looked(following)]
     # An autoscaler that goes must go before the Deployment's number is set, or it would set it again.
     return Plan(
         gate,
-        decision,
-        rendered,
+        scene.decision,
+        scene.rendered,
+        following,
         before=tuple(removal for removal in removals if removal.ref.kind == AUTOSCALERS.kind),
-        writes=tuple(_writes(scene)),
+        writes=(*_routes_first(_writes(scene), observed), *_look(following)),
         after=tuple(removal for removal in removals if removal.ref.kind != AUTOSCALERS.kind),
     )
 
 
+def model_gate(observed: Observed, rendered: Rendered | None, following: Following, now: dt.datetime) -> Gate:
+    """Where the spec's model stands, as people see it."""
+    desired = observed.desired
+    if desired is None:
+        return Gate("NotNeeded")
+    if not desired.is_resolved:
+        return channels.gate(desired, following)
+    if rendered is None:
+        return Gate("NotNeeded")
+    found = hot.gate(observed, rollouts.gate(observed, rendered, desired.revision, now), now)
+    if following.trouble is None or found.state == "NotNeeded":
+        return found
+    return replace(found, message=f"{found.message}; {following.trouble[1]}")
+
+
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """All that the comparison below looks at."""
+class Comparison:
+    """What is wanted beside what there is."""
 
     observed: Observed
-    desired: Desired
-    decision: Decision
     rendered: Rendered
     gates: Mapping[str, Gate]
     """Where the model of each revision stands."""
     now: dt.datetime
 
 
-def _writes(scene: Scene) -> Iterator[Write]:
+@dataclass(frozen=True, slots=True)
+class Scene(Comparison):
+    """The same for an agent whose rollout is decided."""
+
+    desired: Desired
+    decision: Decision
+
+
+def _scene(observed: Observed, desired: Desired, decision: Decision, now: dt.datetime) -> Scene:
+    rendered = rollouts.render(observed, desired, decision, hot.artifact(observed, desired, now))
+    gates = {name: rollouts.gate(observed, rendered, name, now) for name in rendered.revisions}
+    return Scene(observed, rendered, gates, now, desired, decision)
+
+
+def _decision(observed: Observed, desired: Desired, now: dt.datetime) -> Decision:
+    """The next move; none that gives the canary more before it has what the last one gave it."""
+    decision = rollouts.decision(observed, desired, now)
+    if not rollouts.gains(rollouts.state_of(observed.agent), decision.state):
+        return decision
+    standing = rollouts.standing(observed, desired, now)
+    return decision if _is_routed(_scene(observed, desired, standing, now)) else standing
+
+
+def _is_routed(scene: Scene) -> bool:
+    """Whether requests go where the decision says, and nobody else holds a part of that."""
+    observed = scene.observed
+    open_ = [*(write.ref for write in _writes(scene)), *(problem.ref for problem in child_problem.settled(observed))]
+    return not any(traffic.is_traffic(ref, observed) for ref in open_)
+
+
+def _until_resolved(observed: Observed, desired: Desired, following: Following, now: dt.datetime) -> Plan:
+    """What a first look at the channel needs to run, and the look: no revision has a name yet."""
+    shared = shared_children(desired.agent, Routing())
+    rendered = Rendered(shared, {}, {}, {ref_of(manifest): stamped(manifest) for manifest in shared})
+    return Plan(
+        channels.gate(desired, following),
+        following=following,
+        writes=(*_writes(Comparison(observed, rendered, {}, now)), *_look(following)),
+        after=tuple(_looked(following)),
+    )
+
+
+def _look(following: Following) -> Iterator[Write]:
+    if following.job is not None:
+        yield Write(ref_of(following.job), following.job, None)
+
+
+def _looked(following: Following) -> Iterator[Removal]:
+    for job in following.obsolete:
+        yield Removal(ref_of(job), job["metadata"]["uid"], "superseded")
+
+
+def _routes_first(writes: Iterable[Write], observed: Observed) -> list[Write]:
+    """What moves requests comes before all that can wait, and so before what takes pods from them."""
+    return sorted(writes, key=lambda write: write.live is None or not traffic.is_traffic(write.ref, observed))
+
+
+def _writes(scene: Comparison) -> Iterator[Write]:
     for ref, manifest in scene.rendered.manifests.items():
         live = scene.observed.children.get(ref)
         if live is not None and is_leaving(live):
@@ -135,17 +210,21 @@ def _writes(scene: Scene) -> Iterator[Write]:
             yield write
 
 
-def _is_held(ref: ObjectRef, manifest: Manifest, live: Manifest | None, scene: Scene) -> bool:
+def _is_held(ref: ObjectRef, manifest: Manifest, live: Manifest | None, scene: Comparison) -> bool:
     """Whether this child has to wait for the model or for the Deployment; what runs as desired may be put right."""
     if ref.kind == AUTOSCALERS.kind:  # a Deployment of that name may be somebody else's, and must not be scaled
         return revision_of(manifest) not in scene.observed.deployments
-    gate = scene.gates.get(revision_of(manifest))
-    if gate is None or gate.is_open:
+    if ref.kind != DEPLOYMENTS.kind or (live is not None and stamp(live) == stamp(manifest)):
         return False
-    return ref.kind == DEPLOYMENTS.kind and (live is None or stamp(live) != stamp(manifest))
+    revision = revision_of(manifest)
+    model = scene.rendered.agents[revision].spec.model
+    if model is not None and model.hot:  # such pods begin with the model that was verified last
+        return hot.told(scene.observed) is None
+    gate = scene.gates.get(revision)
+    return gate is not None and not gate.is_open
 
 
-def _correction(ref: ObjectRef, manifest: Manifest, live: Manifest, scene: Scene) -> Write | None:
+def _correction(ref: ObjectRef, manifest: Manifest, live: Manifest, scene: Comparison) -> Write | None:
     """What to put right in a child that exists."""
     if ref.kind == JOBS.kind:
         return None  # its name is the hash of its spec: it is right, or it is another Job
@@ -192,7 +271,7 @@ def _superseded(scene: Scene, gate: Gate) -> Iterator[Removal]:
     }
     for job in scene.observed.jobs:
         ref = ref_of(job)
-        if is_leaving(job):
+        if is_leaving(job) or channels.is_look(job):
             continue
         if ref.name in failed:
             yield Removal(ref, job["metadata"]["uid"], f"to try again after {failed[ref.name]}")

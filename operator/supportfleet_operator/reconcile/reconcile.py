@@ -13,15 +13,16 @@ from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import METADATA_ONLY, Client
 from supportfleet_operator.cluster.recorder import News, Recorder
 from supportfleet_operator.cluster.resources import SUPPORT_AGENTS, AgentKey
-from supportfleet_operator.cluster.scraper import Scraper
 from supportfleet_operator.errors import Conflict, NotFound
-from supportfleet_operator.reconcile import rollouts
+from supportfleet_operator.reconcile import channels, hot, measuring
 from supportfleet_operator.reconcile.agents import Agent, Agents
 from supportfleet_operator.reconcile.apply import Applied, Applier
 from supportfleet_operator.reconcile.observe import Observed, observe
-from supportfleet_operator.reconcile.plan import Plan, Write, plan
-from supportfleet_operator.reconcile.policies import first_finding
+from supportfleet_operator.reconcile.plan import Plan, Write, model_gate, plan
+from supportfleet_operator.reconcile.policies import first_finding, traffic
 from supportfleet_operator.reconcile.policies.base import Finding, View, was_ready
+from supportfleet_operator.reconcile.policies.model_sync import Gate
+from supportfleet_operator.reconcile.probes import Prober
 from supportfleet_operator.reconcile.references import Missing, ReferenceReader
 from supportfleet_operator.reconcile.status import intent_of, is_current, news, status_of
 
@@ -46,7 +47,7 @@ class Reconciler:
     applier: Applier
     references: ReferenceReader
     recorder: Recorder
-    scraper: Scraper
+    prober: Prober
     served: Callable[[], frozenset[str]]
     """Optional kinds that the cluster has now."""
     clock: Callable[[], dt.datetime]
@@ -55,27 +56,33 @@ class Reconciler:
         """Bring one agent to its spec; returns after how many seconds to look again, None for an agent that is gone."""
         agent = self.agents.get(key)
         if agent is None or agent.is_leaving:
+            self.prober.forget(key)
             return None  # owner references do the rest
         now = self.clock()
-        observed = self._observe(key, agent, await self._missing(agent))
-        observed = await self._measure(observed, now)
+        observed = self._measured(key, self._observe(key, agent), now)
         wanted = plan(observed, now)
-        if not wanted.is_empty and not await self._still_exists(key, agent):
-            return None
+        moves = wanted.moves(observed)
+        if not wanted.is_empty or moves:
+            urgent = moves or any(traffic.is_traffic(write.ref, observed) for write in wanted.writes)
+            if (again := await self._outdated(key, agent, urgent=urgent)) is not None:
+                return again or None
         kept: list[Write] = []
-        if wanted.moves(observed):
+        if moves:
             kept = await self.applier.keep_history(wanted, observed, now)
             if not await self._intend(key, agent, wanted):
                 return LOST_RACE
             agent = self.agents.get(key) or agent
         applied = await self.applier.carry_out(wanted, observed, now, kept)
-        view = self._view(self._observe(key, agent, observed.missing), wanted, applied, now)
+        after = dataclasses.replace(self._observe(key, agent, await self._missing(agent)), loading=observed.loading)
+        gate = model_gate(after, wanted.rendered, wanted.following, now)
+        problems = tuple(applied.problems)
+        view = View(after, now, problems, gate, wanted.decision, wanted.rendered, wanted.following)
         finding = first_finding(view)
         self._tell(agent, applied)
-        await self._report(key, agent, view, wanted, finding)
-        return _next_look(finding, wanted)
+        await self._report(key, agent, view, gate, finding)
+        return _next_look(view, finding)
 
-    def _observe(self, key: AgentKey, agent: Agent, missing: tuple[Missing, ...]) -> Observed:
+    def _observe(self, key: AgentKey, agent: Agent, missing: tuple[Missing, ...] = ()) -> Observed:
         return observe(
             agent.raw,
             self.cache.of_agent(key),
@@ -86,21 +93,13 @@ class Reconciler:
             served=self.served(),
         )
 
-    def _view(self, observed: Observed, wanted: Plan, applied: Applied, now: dt.datetime) -> View:
-        """What there is after the round, for the policies that explain it."""
-        gate = None
-        if observed.desired is not None and wanted.rendered is not None:
-            gate = rollouts.gate(observed, wanted.rendered, observed.desired.revision, now)
-        return View(observed, now, tuple(applied.problems), gate, wanted.decision, wanted.rendered)
-
-    async def _measure(self, observed: Observed, now: dt.datetime) -> Observed:
-        """The same with the pods' figures, when a measurement is due."""
-        targets = rollouts.to_measure(observed, now)
-        if targets is None:
-            return observed
-        said = await self.scraper.scrape({pod: target for pods in targets.values() for pod, target in pods.items()})
-        figures = {name: {pod: said[pod] for pod in pods if pod in said} for name, pods in targets.items()}
-        return dataclasses.replace(observed, figures=figures)
+    def _measured(self, key: AgentKey, observed: Observed, now: dt.datetime) -> Observed:
+        """The same with what was found outside of the API server; what is not known yet is asked for."""
+        figures = self.prober.look(key, "analysis", measuring.probe(observed, now))
+        loading = self.prober.look(key, "model", hot.probe(observed, now))
+        if figures is not None:
+            observed = dataclasses.replace(observed, figures=figures.figures, answers=figures.answers)
+        return observed if loading is None else dataclasses.replace(observed, loading=loading.figures)
 
     async def _intend(self, key: AgentKey, agent: Agent, wanted: Plan) -> bool:
         """Write down what the rollout does next, before it is done; False where the agent has changed meanwhile.
@@ -129,20 +128,28 @@ class Reconciler:
             return ()
         return await self.references.missing(agent.desired.agent)
 
-    async def _still_exists(self, key: AgentKey, agent: Agent) -> bool:
-        """Whether the agent is still there, before anything is written for it.
+    async def _outdated(self, key: AgentKey, agent: Agent, *, urgent: bool) -> float | None:
+        """After how many seconds to look at the newer state that the agent has; 0 where it is gone, None in most cases.
 
-        A deletion that the watch missed would otherwise have children made, collected and made again, for ever.
+        A deletion that the watch missed would have children made, collected and made again, for ever. And what was
+        planned on a status of before, such as when another leader has decided since, would bring back its weights.
         """
-        live = await self.client.get(SUPPORT_AGENTS, key.namespace, key.name, METADATA_ONLY)
-        if live is not None and live["metadata"]["uid"] == agent.uid:
-            return not live["metadata"].get("deletionTimestamp")
-        self.agents.remove(key, agent.uid)
-        return False
+        live = await self.client.get(SUPPORT_AGENTS, key.namespace, key.name, METADATA_ONLY, urgent=urgent)
+        if live is None or live["metadata"]["uid"] != agent.uid:
+            self.agents.remove(key, agent.uid)
+            return 0.0
+        if live["metadata"].get("deletionTimestamp"):
+            return 0.0
+        if live["metadata"]["resourceVersion"] == agent.raw["metadata"]["resourceVersion"]:
+            return None
+        newest = await self.client.get(SUPPORT_AGENTS, key.namespace, key.name, urgent=urgent)
+        if newest is not None:
+            self.agents.put(newest)
+        return LOST_RACE
 
-    async def _report(self, key: AgentKey, agent: Agent, view: View, wanted: Plan, finding: Finding | None) -> None:
+    async def _report(self, key: AgentKey, agent: Agent, view: View, gate: Gate, finding: Finding | None) -> None:
         """Write the status if it differs, and post what is new in it."""
-        status = status_of(view, wanted.gate, finding)
+        status = status_of(view, gate, finding)
         if is_current(agent.raw, status):
             return
         try:
@@ -184,11 +191,15 @@ def _status_manifest(key: AgentKey, agent: Agent, status: Mapping[str, Any]) -> 
     }
 
 
-def _next_look(finding: Finding | None, wanted: Plan) -> float:
+def _next_look(view: View, finding: Finding | None) -> float:
     """The soonest of what anything waits for."""
     waits = [RESYNC]
     if finding is not None and finding.recheck is not None:
         waits.append(finding.recheck)
-    if wanted.decision is not None and wanted.decision.requeue_after is not None:
-        waits.append(wanted.decision.requeue_after)
+    if view.decision is not None and view.decision.requeue_after is not None:
+        waits.append(view.decision.requeue_after)
+    if view.following is not None and view.following.again is not None:
+        waits.append(view.following.again)
+    if view.following is not None and channels.is_news(view.observed, view.following):
+        waits.append(SOONEST)
     return max(SOONEST, min(waits))

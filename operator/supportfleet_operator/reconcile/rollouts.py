@@ -10,9 +10,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import ISTIO, MODEL_SYNCED, Rollout, RolloutStatus
-from supportfleet_operator.cluster.resources import AUTOSCALERS, VIRTUAL_SERVICES
-from supportfleet_operator.cluster.scraper import Target
+from supportfleet_operator.api import GATEWAY_API, ISTIO, MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
+from supportfleet_operator.cluster.resources import AUTOSCALERS, HTTP_ROUTES, VIRTUAL_SERVICES, Resource
 from supportfleet_operator.reconcile.desired import Desired, Rendered
 from supportfleet_operator.reconcile.observe import Observed, revision_of
 from supportfleet_operator.reconcile.policies import model_sync, pods
@@ -28,14 +27,15 @@ from supportfleet_operator.rollout import (
     action_of,
     analyse,
     decide,
-    due,
-    scraped,
+    stand,
 )
 
 UNREVISED: Final = ""
 """Stands for the Deployment of an operator that knew no revisions."""
-MEASURED: Final = 32
-"""Pods of one revision whose figures are read: enough for a verdict, however many there are."""
+ROUTES: Final[Mapping[str, Resource]] = {ISTIO: VIRTUAL_SERVICES, GATEWAY_API: HTTP_ROUTES}
+"""What splits requests, by provider."""
+WEIGHTED: Final = frozenset({"Canary", "ABTest"})
+"""Strategies that make no sense where nothing splits requests as they say."""
 TROUBLE: Final = (
     "CrashLoopBackOff",
     "CreateContainerConfigError",
@@ -61,6 +61,20 @@ def decision(observed: Observed, desired: Desired, now: dt.datetime) -> Decision
     return decide(state, inputs(observed, desired, state, now))
 
 
+def standing(observed: Observed, desired: Desired, now: dt.datetime) -> Decision:
+    """What the rollout has done so far, with no next move."""
+    state = state_of(observed.agent)
+    return stand(state, inputs(observed, desired, state, now))
+
+
+def gains(before: RolloutState, after: RolloutState) -> bool:
+    """Whether a move gives the canary more of the traffic than it has, or all of it for good."""
+    if before.stable is None:
+        return False
+    more = after.canary == before.canary and (after.weight > before.weight or after.mirror > before.mirror)
+    return more or after.stable != before.stable
+
+
 def inputs(observed: Observed, desired: Desired, state: RolloutState, now: dt.datetime) -> Inputs:
     """All that the decision depends on."""
     spec, rollout = desired.agent.spec, effective_rollout(observed, desired)
@@ -75,47 +89,28 @@ def inputs(observed: Observed, desired: Desired, state: RolloutState, now: dt.da
         analysis=_analysis(observed, rollout, state, now),
         action=action_of(observed.agent["metadata"].get("annotations") or {}),
         suspended=spec.suspend,
+        sticky_seconds=spec.traffic.stickiness.ttl_seconds if spec.traffic.stickiness else None,
     )
 
 
-def to_measure(observed: Observed, now: dt.datetime) -> dict[str, dict[str, Target]] | None:
-    """Pods whose figures the decision wants now, by revision; None while it wants none."""
-    desired = observed.desired
-    if desired is None:
-        return None
-    state = state_of(observed.agent)
-    wait = due(state, inputs(observed, desired, state, now))
-    if wait is None or wait > 0:
-        return None
-    return {name: _targets(observed, desired, name) for name in scraped(state)}
-
-
-def _targets(observed: Observed, desired: Desired, revision: str) -> dict[str, Target]:
-    """Pods of a revision that run, the oldest first: those that are measured stay the same as far as possible."""
-    agent = desired.as_of(revision, observed.snapshots)
-    if agent is None:
-        return {}
-    own = [one for one in observed.agent_pods if revision_of(one) == revision and one["status"].get("podIP")]
-    own.sort(key=lambda pod: (pod["metadata"].get("creationTimestamp", ""), pod["metadata"]["name"]))
-    port = agent.spec.template.port
-    return {pod["metadata"]["name"]: Target(pod["status"]["podIP"], port) for pod in own[:MEASURED]}
-
-
 def _analysis(observed: Observed, rollout: Rollout, state: RolloutState, now: dt.datetime) -> AnalysisResult | None:
-    return None if observed.figures is None else analyse(state, rollout, observed.figures, now)
+    if observed.figures is None or rollout.analysis is None:
+        return None
+    return analyse(state, rollout, observed.figures, now, observed.answers)
 
 
 def effective_rollout(observed: Observed, desired: Desired) -> Rollout:
     """The spec's, but held where weights cannot be kept: traffic that nothing splits must not count as a canary's."""
     rollout = desired.agent.spec.rollout
-    if rollout.strategy == "Canary" and not can_route(observed, desired):
+    if rollout.strategy in WEIGHTED and not can_route(observed, desired):
         return rollout.model_copy(update={"paused": True})
     return rollout
 
 
 def can_route(observed: Observed, desired: Desired) -> bool:
     """Whether the cluster has what the spec routes with."""
-    return desired.agent.spec.traffic.provider != ISTIO or VIRTUAL_SERVICES.kind in observed.served
+    route = ROUTES.get(desired.agent.spec.traffic.provider)
+    return route is None or route.kind in observed.served
 
 
 def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -> int:
@@ -170,12 +165,12 @@ def _model_trouble(observed: Observed, name: str) -> str | None:
     return f"{synced['reason']}: {synced['message']}" if synced is not None and synced["status"] == "False" else None
 
 
-def render(observed: Observed, desired: Desired, decision: Decision) -> Rendered:
-    """The children that the decision wants."""
-    return desired.render(observed.snapshots, routing(observed, desired, decision), decision.scale)
+def render(observed: Observed, desired: Desired, decision: Decision, told: Artifact | None) -> Rendered:
+    """The children that the decision wants, and pods that are told to load an artifact while they run."""
+    return desired.render(observed.snapshots, routing(desired, decision), decision.scale, told)
 
 
-def routing(observed: Observed, desired: Desired, decision: Decision) -> Routing:
+def routing(desired: Desired, decision: Decision) -> Routing:
     """Where requests go.
 
     Without routes, weights become shares of pods: the agent's Service selects the pods of all revisions while more than
@@ -185,18 +180,15 @@ def routing(observed: Observed, desired: Desired, decision: Decision) -> Routing
     if stable is None:
         return Routing()
     carrying = [name for name, weight in decision.weights.items() if weight > 0]
-    if desired.agent.spec.traffic.provider == ISTIO:
-        return Routing(decision.weights, matched=_matched(observed, decision), service=stable)
+    if desired.agent.spec.traffic.provider in ROUTED:
+        return Routing(
+            decision.weights,
+            matched=decision.matched,
+            service=stable,
+            mirror=decision.mirror,
+            sticky=decision.sticky,
+        )
     return Routing(decision.weights, service=carrying[0] if len(carrying) == 1 else None)
-
-
-def _matched(observed: Observed, decision: Decision) -> str | None:
-    """The canary, while it is one and has a pod that could answer."""
-    state = decision.state
-    canary = state.canary
-    if canary is None or state.phase not in {"Stepping", "Paused", "Promoting"} or not observed.ready_pods(canary):
-        return None
-    return canary
 
 
 def gate(observed: Observed, rendered: Rendered, revision: str, now: dt.datetime) -> Gate:

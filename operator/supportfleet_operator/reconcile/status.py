@@ -26,6 +26,7 @@ from supportfleet_operator.api import (
     SupportAgentStatus,
 )
 from supportfleet_operator.cluster.recorder import News
+from supportfleet_operator.reconcile import channels, hot
 from supportfleet_operator.reconcile.observe import is_ready
 from supportfleet_operator.reconcile.policies import (
     availability,
@@ -135,10 +136,10 @@ def _accepted(view: View) -> Told:
 def _model_synced(view: View, gate: Gate, finding: Finding | None) -> Told | None:
     """Where the model stands; what nobody looks at while the agent is suspended or invalid stays as it was."""
     desired = view.observed.desired
-    if desired is None or (desired.agent.spec.model is not None and gate.state == "NotNeeded"):
+    if desired is None or (desired.source.spec.model is not None and gate.state == "NotNeeded"):
         before = condition(view.observed.agent, MODEL_SYNCED)
         return (before["status"], before["reason"], before["message"]) if before else None
-    if desired.agent.spec.model is None:
+    if desired.source.spec.model is None:
         return None
     if gate.is_open:
         return "True", gate.reason, gate.message
@@ -168,25 +169,38 @@ def _rollout(view: View) -> RolloutStatus | None:
 def _praise(view: View) -> str:
     deployment = (view.deployment or {}).get("status") or {}
     available, wanted = deployment.get("availableReplicas", 0), availability.required(view)
-    model = view.spec.model
+    model = view.spec.model.artifact if view.spec.model else None
     on = f" on model {model.version!r} ({model.digest[:DIGEST_SHOWN]}…)" if model else ""
     return f"{available} pods are ready, {wanted} are needed{on}"
 
 
 def _model(view: View, gate: Gate) -> ModelStatus | None:
-    """The model of the revision that serves, which was verified before it ran, and the ready pods made for it."""
-    before = (view.observed.agent.get("status") or {}).get("model") or {}
-    version, digest = before.get("version"), before.get("digest")
-    if view.rendered is not None and view.serving in view.rendered.agents:
-        wanted = view.rendered.agents[view.serving].spec.model
-        if wanted is None:
-            return None
-        if gate.state == "Synced" or (view.decision and view.decision.state.stable):
-            version, digest = wanted.version, wanted.digest
-    if digest is None:
+    """The model of the revision that serves, the ready pods that have it, and where the spec's channel points."""
+    observed = view.observed
+    before = (observed.agent.get("status") or {}).get("model") or {}
+    if observed.desired is None:
+        return ModelStatus.model_validate(before) if before else None
+    channel = channels.status_fields(observed, view.following or channels.NOTHING)
+    found = _artifact(view, gate, before)
+    if found is None:
+        return ModelStatus.model_validate(channel) if any(channel.values()) else None
+    version, digest = found
+    annotated = sum(1 for pod in observed.agent_pods if _annotation(pod) == digest and is_ready(pod))
+    loaded = annotated + hot.loaded_pods(observed, digest)
+    return ModelStatus.model_validate({"version": version, "digest": digest, "loadedPods": loaded, **channel})
+
+
+def _artifact(view: View, gate: Gate, before: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Version and digest that were verified before they ran."""
+    known = (before["version"], before["digest"]) if before.get("version") and before.get("digest") else None
+    if view.rendered is None or view.serving not in view.rendered.agents:
+        return known
+    wanted = view.rendered.agents[view.serving].spec.model
+    if wanted is None:
         return None
-    loaded = sum(1 for pod in view.observed.agent_pods if _annotation(pod) == digest and is_ready(pod))
-    return ModelStatus(version=version, digest=digest, loaded_pods=loaded)
+    artifact = hot.told(view.observed) if wanted.hot else wanted.artifact
+    verified = wanted.hot or gate.state == "Synced" or (view.decision and view.decision.state.stable)
+    return (artifact.version, artifact.digest) if artifact is not None and verified else known
 
 
 def _annotation(pod: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.rollout import Decision
 
 if TYPE_CHECKING:
+    from supportfleet_operator.reconcile.channels import Following
     from supportfleet_operator.reconcile.policies.model_sync import Gate
 
 
@@ -56,6 +57,8 @@ class View:
     """What the rollout does; None for a spec that is not valid."""
     rendered: Rendered | None = None
     """The children that come of it."""
+    following: Following | None = None
+    """Where following the spec's channel stands."""
 
     @property
     def spec(self) -> Any:

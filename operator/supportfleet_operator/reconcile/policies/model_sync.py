@@ -24,6 +24,11 @@ from supportfleet_operator.reconcile.policies.model_reasons import CONTENT, UNKN
 NOT_READY: Final = "ModelNotReady"
 DOWNLOADING: Final = "Downloading"
 SYNCED: Final = "Synced"
+RESOLVING: Final = "ResolvingChannel"
+RELOADING: Final = "Reloading"
+RELOAD_FAILED: Final = "ReloadFailed"
+UNDER_WAY: Final = frozenset({RESOLVING, DOWNLOADING, RELOADING})
+"""Reasons for which nobody has to do anything."""
 NO_POD: Final = "JobNotStarted"
 
 SOONEST: Final = 10.0
@@ -73,7 +78,7 @@ def gate(observed: Observed, wanted: Manifest | None, model: Model | None, now: 
         return Gate("Failed", reason, message, _retry_in(observed, reason, ended, now))
     if failure is not None:
         return Gate("Running", *failure)
-    return _running(observed, job, model.version, now)
+    return _running(observed, job, model.version or "", now)
 
 
 def check(view: View) -> Finding | None:
@@ -81,9 +86,13 @@ def check(view: View) -> Finding | None:
     found = view.gate
     if found is None or found.is_open:
         return None
+    if found.reason == RELOADING and not _is_serving(view.observed):
+        return None  # what keeps pods from getting ready is of more interest
     serving = "; the pods of before keep serving" if _is_serving(view.observed) else ""
+    if found.reason in {RELOADING, RELOAD_FAILED}:
+        serving = "; pods go on with the model that they have"
     again = max(1.0, found.retry_in) if found.retry_in is not None else None
-    if found.reason == DOWNLOADING:
+    if found.reason in UNDER_WAY:
         return Finding(NOT_READY, found.message + serving, stalled=False, recheck=again)
     stalled = found.state == "Failed" or found.stuck
     return Finding(NOT_READY, f"{found.reason}: {found.message}{serving}", stalled=stalled, recheck=again)
