@@ -408,8 +408,8 @@ def walk(spec: object, provider: str, verdict: str, crash: str = "", at: int = -
     way = [way_point(world)]
     killed = False
     for _ in range(120):
-        moving = decide(world.state, world.measured(world.inputs())).state != world.state
-        kill = moving and not killed and len(way) - 1 == at
+        here = not killed and len(way) - 1 == at
+        kill = here and decide(world.state, world.measured(world.inputs())).state != world.state
         killed = killed or kill
         decision = world.reconcile(crash if kill else "")
         if not kill:  # pods don't follow what was never asked for
