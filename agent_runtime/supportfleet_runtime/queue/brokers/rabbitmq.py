@@ -41,11 +41,11 @@ class RabbitLink:
         """Open the channels, and declare the queues."""
         self._sending = await self._connection.channel(publisher_confirms=True)
         self._receiving = await self._connection.channel(publisher_confirms=False)
-        quorum = {"x-queue-type": "quorum"}
+        quorum: dict[str, Any] = {"x-queue-type": "quorum"}
         dead = f"{name}.dead"
         about_dead = {**quorum, "x-max-length": MAX_REJECTED, "x-expires": UNUSED_MS}
         await self._receiving.declare_queue(dead, durable=True, arguments=about_dead)
-        arguments: dict[str, Any] = {
+        arguments = {
             **quorum,
             "x-delivery-limit": DELIVERY_LIMIT,
             "x-expires": UNUSED_MS,
