@@ -38,7 +38,9 @@ from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
 from supportfleet_runtime.health import Check, database_check
 from supportfleet_runtime.observability.metrics import Metrics
-from supportfleet_runtime.queue.sql import SqlQueue
+from supportfleet_runtime.queue.factory import make_queue
+from supportfleet_runtime.queue.port import Queue
+from supportfleet_runtime.queue.settings import queue_address
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.queue.worker import Worker, WorkerSettings
 from supportfleet_runtime.storage import signals
@@ -85,7 +87,7 @@ class Parts:
 
     settings: Settings
     database: Database
-    queue: SqlQueue
+    queue: Queue
     wakeup: Wakeup
     waiters: Waiters
     model: IntentModel
@@ -108,8 +110,19 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     metrics = Metrics()
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     lease = min(LEASE_SECONDS, settings.queue_visibility)
-    queue = SqlQueue(database, settings.queue, lease=lease, now=now)
     wakeup = Wakeup()
+    queue = make_queue(
+        database,
+        settings.queue,
+        scope=settings.scope,
+        address=queue_address(
+            settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
+        ),
+        consumer=settings.pod_name,
+        lease=lease,
+        wakeup=wakeup,
+        now=now,
+    )
     views = Views(database, settings.scope)
     waiters = Waiters(views.replies)
     model = IntentModel(metrics)
@@ -230,6 +243,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     parts = app[PARTS]
     background = [
         asyncio.create_task(bring_up(parts)),
+        asyncio.create_task(parts.queue.run()),
         asyncio.create_task(parts.model_source.run()),
         asyncio.create_task(parts.agent_settings.follow(parts.settings.config_file, parts.settings.config_dir)),
         asyncio.create_task(parts.waiters.run()),
@@ -246,6 +260,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
     await parts.provider.close()
+    await parts.queue.close()
     await parts.database.close()
 
 
