@@ -229,8 +229,12 @@ class TestVerdicts:
         assert (result.verdict, one(result).stable) == (verdict, 0.1)
 
     def test_without_stable_there_is_no_verdict(self) -> None:
-        """A canary is not worse than an unknown."""
-        assert Canary(spec(BESIDE)).second_look(Answer(9.0)).verdict == "Inconclusive"
+        """A canary is not worse than an unknown, and the outcome says what is missing."""
+        result = Canary(spec(BESIDE)).second_look(Answer(9.0))
+        assert (result.verdict, one(result).message) == (
+            "Inconclusive",
+            "has no figure of the stable revision to compare with",
+        )
 
     def test_stable_without_traffic_is_remembered(self) -> None:
         """Once stable has no series any more, what it had earlier in this rollout is the measure."""
@@ -251,6 +255,26 @@ class TestVerdicts:
         assert canary.second_look(Answer(0.0)).verdict == "NoData"
         canary = Canary(spec(PLAIN, {"name": "errorRate", "max": 0.1}))
         assert canary.second_look(Answer(1.0)).verdict == "Fail"
+
+    def test_good_times_dont_hide_bad_ones_while_prometheus_is_away(self) -> None:
+        """Pods' figures are judged by each interval, however long another source keeps a verdict away."""
+        rollout = spec(PLAIN, {"name": "errorRate", "max": 0.1})
+        canary, total = Canary(rollout), 0
+
+        def look(bad: int) -> AnalysisResult:
+            nonlocal total
+            total += 1000 - bad
+            text = f'agent_request_total{{status="200"}} {total}\nagent_request_total{{status="500"}} {bad}\n'
+            answers = dict.fromkeys(canary.asked(), unanswered("timed out"))
+            result = analyse(
+                canary.state, rollout, {"r2": {"p": "# TYPE agent_request_total counter\n" + text}}, NOW, answers
+            )
+            canary.state = replace(canary.state, baseline=result.baseline, last_analysis=result.outcomes)
+            return result
+
+        for _ in range(10):
+            assert look(0).verdict == "Inconclusive"
+        assert look(200).verdict == "Fail"
 
     @given(st.lists(st.sampled_from(["NaN", "+Inf", None, "two", "down"]), max_size=8))
     def test_doubt_never_decides(self, looks: list[str | None]) -> None:

@@ -11,7 +11,7 @@ from supportfleet_operator.api import Analysis, AnalysisMetric, AnalysisOutcome,
 from supportfleet_operator.rollout.analysis.figures import Figure, figure
 from supportfleet_operator.rollout.analysis.prometheus import Answer, Query, Side, problem
 from supportfleet_operator.rollout.analysis.reading import read
-from supportfleet_operator.rollout.analysis.verdict import judge, overall
+from supportfleet_operator.rollout.analysis.verdict import judge, lacks_stable, overall
 from supportfleet_operator.rollout.analysis.window import CANARY, STABLE, Counters, Window, advance, renewed
 from supportfleet_operator.rollout.inputs import AnalysisResult
 from supportfleet_operator.rollout.state import RolloutState
@@ -40,13 +40,29 @@ def analyse(
     window = advance(state.baseline, _readings(texts, state.canary), _readings(texts, state.stable))
     outcomes = tuple(_outcomes(analysis, state, window, answers)) if state.baseline else _begun(analysis, state)
     verdict = overall(outcomes, analysis)
+    is_over = verdict in {"Pass", "Fail"} or _has_judged_pods(analysis, outcomes)
     return AnalysisResult(
         at=now,
         canary=state.canary,
         step_started_at=state.step_started_at,
         outcomes=outcomes,
         verdict=verdict,
-        baseline=renewed(window) if verdict in {"Pass", "Fail"} else window,
+        baseline=renewed(window) if is_over else window,
+    )
+
+
+def _has_judged_pods(analysis: Analysis, outcomes: tuple[AnalysisOutcome, ...]) -> bool:
+    """Whether more samples would change nothing about the pods' figures, whatever else keeps a verdict away.
+
+    A measurement that waited for a Prometheus to come back would otherwise hide an hour's last minutes in the hour.
+    """
+    of_pods = [
+        (metric, one)
+        for metric, one in zip(analysis.metrics, outcomes, strict=True)
+        if metric.built_in is not None and one.value is not None
+    ]
+    return bool(of_pods) and not any(
+        (one.samples or 0) < analysis.min_samples or lacks_stable(metric, one.stable) for metric, one in of_pods
     )
 
 

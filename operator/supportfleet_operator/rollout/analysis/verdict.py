@@ -15,10 +15,13 @@ ROUNDING: Final = 1e-9
 def judge(metric: AnalysisMetric, canary: Figure, stable: float | None, min_samples: int) -> AnalysisOutcome:
     """One figure's outcome; ``stable`` is that of the stable revision, where it is known."""
     limit, verdict = _against_limits(metric, canary, stable)
+    message = canary.message
     if canary.value is None or canary.samples == 0:
         verdict = "Inconclusive" if canary.unknown else "NoData"
     elif not canary.is_enough(min_samples):
         verdict = "Inconclusive"
+    elif verdict == "Inconclusive" and lacks_stable(metric, stable):
+        message = "has no figure of the stable revision to compare with"
     return AnalysisOutcome(
         metric=metric.name,
         value=canary.value,
@@ -26,8 +29,13 @@ def judge(metric: AnalysisMetric, canary: Figure, stable: float | None, min_samp
         stable=stable,
         samples=canary.samples,
         verdict=verdict,
-        message=canary.message or None,
+        message=message or None,
     )
+
+
+def lacks_stable(metric: AnalysisMetric, stable: float | None) -> bool:
+    """Whether a figure is to be compared with one that there isn't."""
+    return metric.max_increase_over_stable is not None and stable is None
 
 
 def overall(outcomes: Iterable[AnalysisOutcome], analysis: Analysis) -> Verdict:
@@ -53,6 +61,6 @@ def _against_limits(metric: AnalysisMetric, canary: Figure, stable: float | None
         return highest, "Fail"
     if metric.min is not None and value < metric.min - ROUNDING and not canary.at_least:
         return metric.min, "Fail"
-    unknown = (increase is not None and stable is None) or (canary.at_least and metric.max is not None)
+    unknown = lacks_stable(metric, stable) or (canary.at_least and metric.max is not None)
     doubtful = unknown or (canary.at_least and (highest is not None or value < (metric.min or 0.0)))
     return highest if highest is not None else metric.min, "Inconclusive" if doubtful else "Pass"
