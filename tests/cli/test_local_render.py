@@ -10,7 +10,7 @@ import yaml
 
 from supportfleet.local import state
 from supportfleet.local.embedded import controlplane, files, logs
-from supportfleet.local.embedded.addons import ADDONS, gateway_api
+from supportfleet.local.embedded.addons import ADDONS, gateway_api, istio
 from supportfleet.local.embedded.addons.credentials import kept_in
 from supportfleet.local.embedded.api import Manifest, path_of
 from supportfleet.local.embedded.certificates import Pair
@@ -231,3 +231,18 @@ def test_the_gateway_apis_gateway_is_the_ingress(context: Context) -> None:
         "/apis/gateway.networking.k8s.io/v1/gatewayclasses/istio",
         "/apis/gateway.networking.k8s.io/v1/namespaces/istio-system/gateways/local",
     }
+
+
+async def test_definitions_come_from_both_publishers(context: Context, tmp_path: Path) -> None:
+    """What Istio and the Gateway API publish is applied as far as it defines kinds, and nothing else of it."""
+    folders = {"istio.io/api": "kubernetes", "sigs.k8s.io/gateway-api": "config/crd/standard"}
+    names = ("customresourcedefinitions.gen.yaml", "gateway.networking.k8s.io_vap_safeupgrades.yaml")
+    for (module, folder), name in zip(folders.items(), names, strict=True):
+        files.write(
+            tmp_path / module / folder / name,
+            f"kind: CustomResourceDefinition\nfrom: {module}\n---\nkind: ValidatingAdmissionPolicy\n",
+        )
+    sources = {module: tmp_path / module for module in folders}
+    await istio.prepare(Context(**{**vars(context), "sources": sources}))
+    (kept,) = context.layout.etc.glob("istio-definitions-api-*.json")
+    assert [document["from"] for document in json.loads(kept.read_text())] == list(folders)

@@ -33,8 +33,8 @@ ENVIRONMENT: Final = {
 
 
 def definition_files(source: Path) -> Sequence[Path]:
-    """The files of the standard channel, in the module that publishes them."""
-    return sorted((source / DEFINITIONS).glob(f"{GROUP}_*s.yaml"))
+    """The files of the standard channel, in the module that publishes them; one holds an admission policy."""
+    return sorted((source / DEFINITIONS).glob(f"{GROUP}_*.yaml"))
 
 
 def manifests() -> Sequence[Manifest]:

@@ -87,7 +87,8 @@ def _convert(sources: Sequence[Path], target: Path) -> None:
     documents = [
         document for source in sources for document in yaml.load_all(source.read_text(), Loader=yaml.CSafeLoader)
     ]
-    files.write(target, json.dumps([document for document in documents if document]))
+    kept = [document for document in documents if document and document["kind"] == "CustomResourceDefinition"]
+    files.write(target, json.dumps(kept))
 
 
 def _definitions_file(context: Context) -> Path:
