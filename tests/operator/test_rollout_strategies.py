@@ -127,6 +127,12 @@ class TestMirroring:
         world.settle()
         assert (world.state.weight, world.log[-1].mirror) == (10, ("r2", 20))
 
+    def test_with_all_of_the_traffic_there_is_nothing_to_copy(self) -> None:
+        """At weight 100 there are no requests that the canary doesn't get anyway."""
+        world = World(spec=canary([20], 100, None)).serve()
+        world.change("r2")
+        assert (world.weights, world.log[-1].mirror) == ({"r2": 100}, None)
+
     def test_without_a_router_there_are_none(self) -> None:
         """Nothing copies requests there."""
         world = World(spec=canary([20], None), provider="None").serve()
