@@ -25,6 +25,7 @@ from supportfleet_operator.reconcile.policies.base import condition, parse_time
 from supportfleet_operator.reconcile.policies.model_reasons import explain
 from supportfleet_operator.reconcile.policies.model_sync import RELOAD_FAILED, RELOADING, Gate
 from supportfleet_operator.reconcile.probes import Figures, Probe, targets
+from supportfleet_operator.resources import MODEL_DIGEST
 from supportfleet_operator.resources.model_job import model_job
 from supportfleet_operator.resources.names import MODEL_FILE, model_pointer
 
@@ -118,7 +119,7 @@ def gate(observed: Observed, verified: Gate, now: dt.datetime) -> Gate:
 
 def _taken(observed: Observed, wanted: Artifact, verified: Gate, again: float) -> Gate:
     """How far pods are with it."""
-    have, ready = loaded_pods(observed, wanted.digest), len(_ready(observed))
+    have, ready = _took(observed, wanted.digest), len(_ready(observed))
     refused = sorted(_refusals(observed.loading or {}, wanted.digest))
     if refused:
         pod, why = refused[0]
@@ -131,7 +132,20 @@ def _taken(observed: Observed, wanted: Artifact, verified: Gate, again: float) -
 
 
 def loaded_pods(observed: Observed, digest: str) -> int:
-    """Ready pods that have a model loaded: by their own word while a change is under way, and by their nature else."""
+    """Ready pods that have a model loaded: those that were made for it, and those that took it."""
+    hot = _hot_agents(observed)
+    made = [pod for pod in observed.agent_pods if is_ready(pod) and revision_of(pod) not in hot]
+    return sum(1 for pod in made if made_for(pod) == digest) + _took(observed, digest)
+
+
+def made_for(pod: Manifest) -> str | None:
+    """The model that a pod cannot be without."""
+    digest: str | None = (pod["metadata"].get("annotations") or {}).get(MODEL_DIGEST)
+    return digest
+
+
+def _took(observed: Observed, digest: str) -> int:
+    """By their own word while a change is under way; else all, since a pod that starts loads it before it is ready."""
     if not _is_under_way(observed):
         return len(_ready(observed))
     said = {pod: loaded(text).digest for pods in (observed.loading or {}).values() for pod, text in pods.items()}

@@ -27,7 +27,6 @@ from supportfleet_operator.api import (
 )
 from supportfleet_operator.cluster.recorder import News
 from supportfleet_operator.reconcile import channels, hot
-from supportfleet_operator.reconcile.observe import is_ready
 from supportfleet_operator.reconcile.policies import (
     availability,
     invalid_spec,
@@ -39,7 +38,7 @@ from supportfleet_operator.reconcile.policies import (
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.policies.suspended import REASON as SUSPENDED
-from supportfleet_operator.resources import MODEL_DIGEST, selector_text
+from supportfleet_operator.resources import selector_text
 from supportfleet_operator.rollout import Decision
 
 OURS: Final = (READY, ACCEPTED, MODEL_SYNCED, SCALING_ACTIVE, PROGRESSING, TRAFFIC_ROUTED, RECONCILING, STALLED)
@@ -185,8 +184,7 @@ def _model(view: View, gate: Gate) -> ModelStatus | None:
     if found is None:
         return ModelStatus.model_validate(channel) if any(channel.values()) else None
     version, digest = found
-    annotated = sum(1 for pod in observed.agent_pods if _annotation(pod) == digest and is_ready(pod))
-    loaded = annotated + hot.loaded_pods(observed, digest)
+    loaded = hot.loaded_pods(observed, digest)
     return ModelStatus.model_validate({"version": version, "digest": digest, "loadedPods": loaded, **channel})
 
 
@@ -201,11 +199,6 @@ def _artifact(view: View, gate: Gate, before: Mapping[str, Any]) -> tuple[str, s
     artifact = hot.told(view.observed) if wanted.hot else wanted.artifact
     verified = wanted.hot or gate.state == "Synced" or (view.decision and view.decision.state.stable)
     return (artifact.version, artifact.digest) if artifact is not None and verified else known
-
-
-def _annotation(pod: Mapping[str, Any]) -> str | None:
-    value: str | None = (pod["metadata"].get("annotations") or {}).get(MODEL_DIGEST)
-    return value
 
 
 def _phase(view: View, gate: Gate, finding: Finding | None) -> Phase:
