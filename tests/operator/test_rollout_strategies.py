@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from supportfleet_operator.rollout import Action, due, reasons
 from supportfleet_operator.rollout.inputs import Scale
@@ -312,6 +313,27 @@ class TestLatency:
         world.act("undo", "r2")
         assert world.weights == {"r1": 100}
         assert world.state.phase == "Idle"
+
+
+EXAMPLES = [
+    path for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml")) if "steps:" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_that_does_well_is_promoted(path: Path) -> None:
+    """What examples/ shows comes to its end, and a bad revision is rolled back."""
+    agents = [one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "SupportAgent"]
+    assert agents
+    for agent in agents:
+        world = World(spec=rollout(**agent["spec"]["rollout"]), provider=agent["spec"]["traffic"]["provider"]).serve()
+        world.change("r2")
+        for _ in range(50):
+            world.wait(3600)
+        assert world.state.stable == "r2"
+        world.change("r3")
+        world.verdict = "Fail"
+        assert world.wait(3600).failed == "r3"
 
 
 class TestDeadline:
