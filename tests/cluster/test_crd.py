@@ -26,7 +26,9 @@ from supportfleet_operator.resources import (
     FIELD_MANAGER,
     Manifest,
     Routing,
+    channel_job,
     controller_revision,
+    resolved,
     revision_children,
     revision_name,
     shared_children,
@@ -67,13 +69,16 @@ def example(case: dict[str, Any], number: int) -> dict[str, Any]:
     return merged(base, {"spec": case.get("spec", {})})
 
 
-def children(agent: SupportAgent) -> list[Manifest]:
-    """What an agent becomes at its first revision, but for what Istio's own definitions would have to be there for."""
-    revision = revision_name(agent)
-    shared = shared_children(agent, Routing({revision: 100}, matched=revision, service=revision))
+def children(given: SupportAgent) -> list[Manifest]:
+    """What an agent becomes at its first revision, but for what routes it, which test_route_schemas.py tries."""
+    agent = resolved(given, MODEL["version"], MODEL["digest"])
+    asked = [] if agent is given else [channel_job(given, 1)]
+    revision, model = revision_name(agent), agent.spec.model
+    routing = Routing({revision: 100}, matched=revision, service=revision)
+    shared = shared_children(agent, routing, model.artifact if model is not None and model.hot else None)
     own = revision_children(agent, revision, replicas=agent.spec.first_pods, autoscaled=True)
-    everything = [controller_revision(agent, 1), *shared, *(one for one in own if one is not own.model_claim)]
-    return [one for one in everything if one["kind"] != "VirtualService"]
+    everything = [controller_revision(agent, 1), *shared, *asked, *(one for one in own if one is not own.model_claim)]
+    return [one for one in everything if one["kind"] not in {"VirtualService", "DestinationRule", "HTTPRoute"}]
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,8 @@ class TestChannel:
     def test_a_resolved_channel_is_the_same_as_its_version(self) -> None:
         """Once it is known where the channel points, the agent is what it would be with that version in its spec."""
         followed = resolved(agent(**CHANNEL, channelPollSeconds=10), "1", FIRST)
+        assert followed.spec.model is not None
+        assert followed.spec.model.channel is None
         assert revision_name(followed) == revision_name(agent(**MODEL))
         assert snapshot(followed) == snapshot(agent(**MODEL))
         assert deployment(followed) == deployment(agent(**MODEL))
