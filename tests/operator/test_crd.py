@@ -95,7 +95,7 @@ def test_it_can_be_scaled_and_listed() -> None:
 
 
 def test_an_agent_that_nobody_has_seen_is_not_done() -> None:
-    """A status that says nothing is for no generation, so that tools which compare generations wait for the operator."""
+    """A status that says nothing is for no generation, so that tools which compare them wait for the operator."""
     status = schema()["properties"]["status"]
     assert status["default"] == {"observedGeneration": -1}
     assert status["properties"]["observedGeneration"]["default"] == -1
