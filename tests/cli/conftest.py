@@ -260,7 +260,10 @@ class Fleet:
         status = {
             "observedGeneration": 1,
             "rollout": {"phase": "Idle", "reason": "Promoted", "stableRevision": "r1111111", **(state or {})},
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Available", "message": "3 pods"}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "reason": "Available", "message": "3 pods"},
+                {"type": "Progressing", "status": "False", "reason": "Promoted", "message": "it is over"},
+            ],
         }
         meta = {"name": name, "namespace": "shop", "generation": 1}
         head = {"apiVersion": "supportfleet.dev/v1alpha1", "kind": "SupportAgent"}
@@ -333,11 +336,14 @@ class Fleet:
             ],
         }
         agent = self.agent(state=state, **self.spec("agent:2"))
-        message = "r2222222 has 10 % of the traffic: paused for 300 s"
+        message = "paused at 10 % of the traffic for 300 s"
+        scaling = "no metrics from resource metrics API"
         agent["status"]["conditions"] = [
-            {"type": "Ready", "status": "False", "reason": "RollingOut", "message": message},
-            {"type": "Reconciling", "status": "True", "reason": "RollingOut", "message": message},
+            {"type": "Ready", "status": "False", "reason": "PauseStep", "message": message},
+            {"type": "Reconciling", "status": "True", "reason": "PauseStep", "message": message},
+            {"type": "Progressing", "status": "False", "reason": "PauseStep", "message": message},
             {"type": "TrafficRouted", "status": "True", "reason": "Routed", "message": "by weights"},
+            {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": scaling},
         ]
         self.api.put(agent)
         self.revision("r0000000", 1, self.spec("agent:0"))

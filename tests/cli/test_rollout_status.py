@@ -43,7 +43,7 @@ WIDE = """\
 │   ✔  errorRate   0.0123  max 0.02  stable 0.01  240 samples
 │   ▶  latencyP99  -       max 2                  3 samples    Inconclusive
 └── conditions
-    ▶ Ready RollingOut: r2222222 has 10 % of the traffic: paused for 300 s
+    ▶ ScalingActive FailedGetResourceMetric: no metrics from resource metrics API
 """
 NARROW = """\
 > desk in shop  Canary by Istio  Paused:
@@ -69,8 +69,9 @@ paused at 10 % of the traffic for 300 s
 |   > latencyP99 - max 2 3 samples
 |   Inconclusive
 `-- conditions
-    > Ready RollingOut: r2222222 has 10
-    % of the traffic: paused for 300 s
+    > ScalingActive
+    FailedGetResourceMetric: no metrics
+    from resource metrics API
 """
 
 
@@ -113,6 +114,14 @@ class TestTree:
         assert "\x1b[32m" in painted(seen(fleet), 140, force_terminal=True)
         monkeypatch.setenv("NO_COLOR", "1")
         assert not re.search(r"\x1b\[(3|9)\dm", painted(seen(fleet), 140, force_terminal=True))
+
+    def test_an_agent_that_is_well(self, fleet: Any) -> None:
+        """There is nothing to say but which revision serves."""
+        fleet.agent()
+        fleet.revision("r1111111", 1, fleet.spec(), pods=(3, 3))
+        lines = painted(seen(fleet), 140).splitlines()
+        assert lines[0] == "✔ desk in shop  Canary by Istio  Idle"
+        assert [line.split()[0:2] for line in lines[1:]] == [["└──", "revisions"], ["r1111111", "stable"]]
 
     def test_what_was_rolled_back(self, fleet: Any) -> None:
         """A failed revision stays in sight without pods, and no steps are shown."""

@@ -30,6 +30,8 @@ MARKS: Final[dict[Mark, tuple[str, str, str]]] = {
     "busy": ("▶", ">", "bold cyan"),
     "waiting": ("·", ".", "dim"),
 }
+UNWANTED: Final = ("failed", "undone")
+"""Roles of revisions that the spec asks for, and that are shown though they have no pods."""
 ROLE_STYLES: Final = {"stable": "green", "canary": "yellow", "failed": "red", "undone": "red"}
 VERDICTS: Final[dict[str, Mark]] = {"Pass": "good", "Fail": "bad", "Inconclusive": "busy", "NoData": "waiting"}
 
@@ -56,14 +58,14 @@ class Painter:
         return root
 
     def _sections(self, agent: AgentView) -> Iterator[RenderableType]:
-        shown = [one for one in agent.revisions if one.role in SERVING or one.desired or one.role == "failed"]
+        shown = [one for one in agent.revisions if one.role in SERVING or one.desired or one.role in UNWANTED]
         if shown:
             yield Group(Text("revisions", "bold"), self._revisions(shown))
         if agent.steps:
             yield Group(Text("steps", "bold"), *(self._step(one) for one in agent.steps))
         if agent.analysis:
             yield Group(self._analysis_title(agent), self._figures(agent.analysis))
-        if bad := troubles(agent.conditions):
+        if bad := troubles(agent):
             yield Group(Text("conditions", "bold"), *(self._trouble(one, agent) for one in bad))
 
     def _title(self, agent: AgentView) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +17,8 @@ StepState = Literal["done", "current", "waiting"]
 
 SERVING: Final[tuple[Role, ...]] = ("stable", "canary", "retiring")
 FULL: Final = 100
+PROGRESSING: Final = "Progressing"
+"""The condition that only says whether a rollout moves, which is nothing bad either way."""
 LIMITS: Final = ("max", "min", "maxIncreaseOverStable")
 
 
@@ -246,10 +248,11 @@ def _condition(one: Mapping[str, Any]) -> Condition:
     )
 
 
-def troubles(conditions: Sequence[Condition]) -> list[Condition]:
-    """The conditions that are not as they should be; one for each thing that is said."""
-    bad = [one for one in conditions if (one.status == "True") == (one.type in {"Stalled", "Reconciling"})]
+def troubles(agent: AgentView) -> list[Condition]:
+    """The conditions that are not as they should be; one for each thing that is said and is not the rollout's own."""
+    bad = [one for one in agent.conditions if (one.status == "True") == (one.type in {"Stalled", "Reconciling"})]
     said: dict[str, Condition] = {}
     for one in bad:
-        said.setdefault(one.message or one.type, one)
+        if one.type != PROGRESSING and one.message != agent.message:
+            said.setdefault(one.message or one.type, one)
     return list(said.values())
