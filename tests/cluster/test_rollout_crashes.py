@@ -126,7 +126,8 @@ class TestKilledAtEachStep:
             first = desk.started("agent:7")
             served.rate = (50.0, 50.0)
             states, shares = one.through(
-                lambda: desk.apply("agent:8"), lambda state: state.get("phase") == "RolledBack"
+                lambda: desk.apply("agent:8"),
+                lambda state: state.get("phase") == "RolledBack" and desk.shares == {first: 100},
             )
         assert named(shares, first) == [80, 100]
         assert [state[0] for state in walk(states)][-2:] == ["Aborting", "RolledBack"]
