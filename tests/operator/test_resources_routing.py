@@ -324,6 +324,12 @@ class TestDestinationRule:
         detection = rule["spec"]["trafficPolicy"]["outlierDetection"]
         assert detection["minHealthPercent"] >= 100 - detection["maxEjectionPercent"] > 0
 
+    def test_pods_get_even_shares_in_every_zone(self) -> None:
+        """Detecting outliers doesn't have Istio keep requests within a zone."""
+        rule = self.rule("Istio", 1)
+        assert rule is not None
+        assert rule["spec"]["trafficPolicy"]["loadBalancer"]["localityLbSetting"]["enabled"] is False
+
     def test_the_meshs_own_encryption_holds(self) -> None:
         """No TLS setting of ours overrides those of the mesh."""
         rule = self.rule("Istio", 1)
