@@ -10,8 +10,8 @@ requests: the runtime has its own, which say so in its figures, while a request 
 figures. And nothing needs to end connections for the sake of weights: Envoy chooses for each request, on whichever
 connection it came.
 
-Istio takes outlier detection as a wish to keep requests within a zone too; that is turned off, so that a revision's pods
-get even shares wherever they are. There are no settings for TLS, so that those of the mesh hold.
+Istio takes outlier detection as a wish to keep requests within a zone too; that is turned off, so that a revision's
+pods get even shares wherever they are. There are no settings for TLS, so that those of the mesh hold.
 """
 
 from typing import Any, Final
