@@ -307,6 +307,72 @@ class Operators:
         return Operator(process, log, port)
 
 
+@dataclass(frozen=True)
+class Audit:
+    """The operator's requests in one namespace, its lease aside, by the API server's audit log."""
+
+    log: Path
+    namespace: str
+
+    @contextmanager
+    def __call__(self, agent: str = "") -> Iterator[list[dict[str, Any]]]:
+        """All that it asks meanwhile; of one agent's objects only, where one is named.
+
+        The agents of a test file share a namespace, and an autoscaler looks at its pods every 15 seconds: what the
+        operator says of that is no write about another agent.
+        """
+        start = self.log.stat().st_size
+        found: list[dict[str, Any]] = []
+        yield found
+        time.sleep(1.0)  # a request is logged after its answer
+        found += self.requests(start, agent)
+
+    def requests(self, start: int, agent: str = "") -> list[dict[str, Any]]:
+        """Requests from a place in the log on."""
+        with self.log.open() as lines:
+            assert lines.seek(0, os.SEEK_END) >= start, "the log was rotated meanwhile: run the test again"
+            lines.seek(start)
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [event for event in events if self._is_ours(event) and _is_about(event, agent)]
+
+    def rest(self, agent: str, seconds: float = 2.0, limit: float = 30.0) -> None:
+        """Wait until the operator has written nothing about an agent for a while: what it was told of is settled."""
+        deadline = time.monotonic() + limit
+        while writes := self._within(seconds, agent):
+            assert time.monotonic() < deadline, f"no rest after {limit} s: {writes}"
+
+    def _within(self, seconds: float, agent: str) -> list[str]:
+        start = self.log.stat().st_size
+        time.sleep(seconds)
+        return self.writes(self.requests(start, agent))
+
+    def _is_ours(self, event: dict[str, Any]) -> bool:
+        reference = event.get("objectRef", {})
+        return (
+            event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
+            and event["stage"] == "ResponseComplete"
+            and reference.get("resource") != "leases"
+            and reference.get("namespace") == self.namespace
+        )
+
+    @staticmethod
+    def writes(events: list[dict[str, Any]]) -> list[str]:
+        """Those that are no reads, in one line each."""
+        reads = ("get", "list", "watch")
+        return [
+            f"{event['requestReceivedTimestamp']} {event['user']['username']} {event['verb']} {event['requestURI']} "
+            f"{event['responseStatus']['code']}"
+            for event in events
+            if event["verb"] not in reads
+        ]
+
+
+def _is_about(event: dict[str, Any], agent: str) -> bool:
+    """Whether a request may be about an agent's objects; a new Event has no name yet."""
+    name = event["objectRef"].get("name", "")
+    return not agent or name in ("", agent) or name.startswith(f"{agent}-")
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
@@ -441,27 +507,9 @@ def eventually(place: Namespace) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def audit(control_plane: Any, place: Namespace) -> Callable[..., Any]:
-    """What the audit log says of the operator in this namespace, its lease aside, from the call's begin on."""
-
-    @contextmanager
-    def recording() -> Iterator[list[dict[str, Any]]]:
-        log = control_plane.audit_log
-        start = log.stat().st_size
-        found: list[dict[str, Any]] = []
-        yield found
-        time.sleep(1.0)  # the log is written in the background
-        with log.open() as lines:
-            lines.seek(start)
-            for line in lines:
-                event = json.loads(line)
-                reference = event.get("objectRef", {})
-                ours = event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
-                ours = ours and reference.get("resource") != "leases"
-                if ours and event["stage"] == "ResponseComplete" and reference.get("namespace") == place.name:
-                    found.append(event)
-
-    return recording
+def audit(control_plane: Any, place: Namespace) -> Audit:
+    """What the audit log says of the operator in this namespace."""
+    return Audit(control_plane.audit_log, place.name)
 
 
 @pytest.fixture
