@@ -18,11 +18,10 @@ import structlog
 from aiohttp import web
 
 from supportfleet_runtime.agent.agent import Agent
+from supportfleet_runtime.agent.ladder import Ladder
 from supportfleet_runtime.agent.live_settings import LiveSettings
 from supportfleet_runtime.agent.model import IntentModel, ModelLoader
-from supportfleet_runtime.agent.pricing import Spending, Usage
-from supportfleet_runtime.agent.providers import Provider
-from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
+from supportfleet_runtime.agent.pricing import Spending
 from supportfleet_runtime.config import Configuration, Settings, default_database_path
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.intake import Intake
@@ -37,6 +36,7 @@ from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
 from supportfleet_runtime.health import Check, database_check
+from supportfleet_runtime.language_models import make_ladder
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.factory import make_queue
 from supportfleet_runtime.queue.port import Queue
@@ -93,7 +93,7 @@ class Parts:
     model: IntentModel
     model_source: ModelSource
     agent_settings: LiveSettings
-    provider: Provider
+    ladder: Ladder
     worker: Worker
     metrics: Metrics
     progress: Progress = field(default_factory=Progress)
@@ -127,8 +127,8 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     waiters = Waiters(views.replies)
     model = IntentModel(metrics)
     live = LiveSettings(configuration.agent)
-    provider = make_provider(settings, Spending(metrics, lambda: live().prices))
-    agent = Agent(live, lambda: model.classifier, provider, metrics, now)
+    ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
+    agent = Agent(live, lambda: model.classifier, ladder, metrics, now)
     turns = Turns(database, queue, waiters, window=lambda: live().history.max_turns, now=now)
     answering = Answering(agent, turns, wakeup, metrics)
     worker = Worker(
@@ -140,7 +140,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         metrics=metrics,
     )
     source = model_source(configuration, model, metrics)
-    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, provider, worker, metrics)
+    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, metrics)
     gateway = Gateway(
         intake=Intake(database, queue, settings.scope, wakeup),
         mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
@@ -177,25 +177,6 @@ def model_source(configuration: Configuration, model: IntentModel, metrics: Metr
     from supportfleet_runtime.agent.reload import ModelFollower  # noqa: PLC0415 - it brings the object store's client
 
     return ModelFollower(model, metrics, settings.model_file, configuration.environ)
-
-
-def make_provider(settings: Settings, spent: Callable[[Usage], None]) -> Provider:
-    """Claude where it is configured, else the script."""
-    if not settings.uses_claude or settings.anthropic_api_key is None:
-        return ScriptedProvider()
-    from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings  # noqa: PLC0415 - see there
-
-    return ClaudeProvider(
-        ClaudeSettings(
-            api_key=settings.anthropic_api_key.get_secret_value(),
-            base_url=settings.anthropic_base_url,
-            model=settings.claude_model,
-            timeout=settings.claude_timeout,
-            retries=settings.claude_retries,
-            max_tokens=settings.claude_max_tokens,
-        ),
-        spent,
-    )
 
 
 def checks(parts: Parts) -> dict[str, Check]:
@@ -259,7 +240,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
-    await parts.provider.close()
+    await parts.ladder.close()
     await parts.queue.close()
     await parts.database.close()
 

@@ -89,6 +89,18 @@ class Settings(BaseSettings):
     claude_model: str = setting(
         "claude-haiku-5-5", "a model's name", "Model that answers.", min_length=1, max_length=200
     )
+    fallback_model: str | None = setting(
+        None,
+        "a model's name",
+        "Model that answers where CLAUDE_MODEL fails. Unset: none.",
+        min_length=1,
+        max_length=200,
+    )
+    fallback_enabled: bool = setting(
+        True,  # noqa: FBT003 - a default
+        "true or false",
+        "Whether FALLBACK_MODEL and earlier answers stand in for CLAUDE_MODEL; else the generic reply does.",
+    )
     claude_timeout: float = setting(
         20.0, "seconds above 0, up to 300", "Time the model has for a reply, retries included.", gt=0, le=300
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.classifier import KeywordClassifier, KeywordInfo, KeywordPrediction
+from supportfleet_runtime.agent.ladder import Ladder, Rung
 from supportfleet_runtime.agent.model import IntentModel, ModelLoader
 from supportfleet_runtime.agent.prompt import build_prompt
 from supportfleet_runtime.agent.providers import Completion, Prompt
@@ -36,7 +37,7 @@ class Model:
         self.outcome = outcome
         self.prompts: list[Prompt] = []
 
-    async def complete(self, prompt: Prompt) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
         self.prompts.append(prompt)
         if isinstance(self.outcome, ProviderError):
             raise self.outcome
@@ -70,7 +71,7 @@ def make_agent(clock: Any) -> Any:
     def make(model: Any = None, classifier: Any = None, **settings: Any) -> Agent:
         chosen = classifier or KeywordClassifier()
         configured = AgentSettings.model_validate(settings)
-        return Agent(lambda: configured, lambda: chosen, model or Model(), Metrics(), clock)
+        return Agent(lambda: configured, lambda: chosen, Ladder([Rung(0, model or Model())]), Metrics(), clock)
 
     return make
 
@@ -140,7 +141,7 @@ class TestAnswering:
     async def test_every_text_gets_an_answer(self, text: str, pending: Pending | None) -> None:
         """No text, in no state of a conversation, leaves a customer without a reply."""
         classifier = KeywordClassifier()
-        agent = Agent(AgentSettings, lambda: classifier, ScriptedProvider(), Metrics(), lambda: NOON)
+        agent = Agent(AgentSettings, lambda: classifier, Ladder([Rung(0, ScriptedProvider())]), Metrics(), lambda: NOON)
         answer = await agent.answer(Turn("t", "c", "cust-1001", 1, text, NOON, pending=pending))
         assert answer.text.strip()
 

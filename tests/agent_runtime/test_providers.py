@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supportfleet_runtime.agent.breaker import CircuitBreaker, State
+from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers import Prompt, Utterance
 from supportfleet_runtime.agent.providers.claude import (
@@ -33,6 +36,8 @@ async def ask(messages_api: Any) -> Any:
         url: str = "",
         pauses: list[float] | None = None,
         spent: list[Usage] | None = None,
+        guard: Guard | None = None,
+        within: float = 30,
         **facts: Any,
     ) -> Any:
         async def sleep(seconds: float) -> None:
@@ -41,8 +46,9 @@ async def ask(messages_api: Any) -> Any:
         values = {"model": "claude-test", "timeout": 5.0, "retries": 2, "max_tokens": 100, **facts}
         settings = ClaudeSettings(api_key=key, base_url=url or messages_api.url, **values)
         count = spent.append if spent is not None else lambda _usage: None
-        providers.append(ClaudeProvider(settings, count, sleep=sleep, chance=lambda: 1.0))
-        return await providers[-1].complete(PROMPT)
+        chosen = guard or Guard(CircuitBreaker(time.monotonic), CircuitBreaker(time.monotonic))
+        providers.append(ClaudeProvider(settings, count, chosen, sleep=sleep, chance=lambda: 1.0))
+        return await providers[-1].complete(PROMPT, within=within)
 
     yield ask
     for provider in providers:
@@ -171,6 +177,55 @@ class TestRetries:
         assert pause < left
         assert pause >= (retry_after or 0)
         assert pause <= max(LONGEST_PAUSE, retry_after or 0)
+
+
+class TestBreakers:
+    def guard(self) -> Guard:
+        return Guard(CircuitBreaker(time.monotonic), CircuitBreaker(time.monotonic))
+
+    async def test_a_service_that_is_down_is_left_alone(self, ask: Any, messages_api: Any) -> None:
+        """After five failures in a row nothing is sent any more, retries included."""
+        guard = self.guard()
+        messages_api.then(*[lambda: messages_api.error(500)] * 99)
+        reasons = [await reason(ask(guard=guard)) for _ in range(4)]
+        assert reasons == ["server_error", "circuit_open", "circuit_open", "circuit_open"]
+        assert messages_api.attempts == 5
+        assert (guard.service.state, guard.model.state) == (State.OPEN, State.CLOSED)
+
+    async def test_an_overloaded_model_says_nothing_of_its_service(self, ask: Any, messages_api: Any) -> None:
+        """Overload opens the model's own breaker; what the request itself is to blame for opens none."""
+        guard = self.guard()
+        messages_api.then(*[lambda: messages_api.error(400)] * 9)
+        for _ in range(9):
+            assert await reason(ask(guard=guard)) == "refused"
+        assert (guard.service.state, guard.model.state) == (State.CLOSED, State.CLOSED)
+        messages_api.then(*[lambda: messages_api.error(529)] * 9)
+        for _ in range(2):
+            await reason(ask(guard=guard))
+        assert (guard.service.state, guard.model.state) == (State.CLOSED, State.OPEN)
+
+    async def test_silence_is_a_failure(self, ask: Any, messages_api: Any) -> None:
+        """A service that never answers opens its breaker, whether its own limit or the budget ends the call."""
+        guard = self.guard()
+        messages_api.behaviours += [messages_api.hang] * 9
+        for number in range(5):
+            limits = {"timeout": 0.1} if number % 2 else {"within": 0.1}
+            assert await reason(ask(guard=guard, retries=0, **limits)) in {"timeout", "unreachable"}
+        assert guard.service.state is State.OPEN
+
+    async def test_a_caller_that_goes_is_no_failure(self, ask: Any, messages_api: Any) -> None:
+        """Calls that are cancelled say nothing of the service."""
+        guard = self.guard()
+        messages_api.behaviours += [messages_api.hang] * 9
+        for number in range(9):
+            asking = asyncio.create_task(ask(guard=guard))
+            while messages_api.attempts <= number:  # noqa: ASYNC110 - a server's requests set no event
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        assert guard.service.state is State.CLOSED
+        messages_api.behaviours.clear()
+        assert (await ask(guard=guard)).text
 
 
 class TestFailures:

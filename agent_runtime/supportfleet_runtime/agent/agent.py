@@ -1,7 +1,7 @@
 """The agent: a turn in, an answer out, whatever happens.
 
-Intent first; what rules can answer they do; the rest goes to the language model; where that fails the customer gets
-the generic message (fallback level 4) and is never left without a reply.
+Intent first; what rules can answer they do; the rest goes to the language model and, where that fails, down the ladder
+to the generic message (fallback level 4): the customer is never left without a reply.
 """
 
 from __future__ import annotations
@@ -10,20 +10,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-import structlog
-
 from supportfleet_runtime.agent.classifier import OTHER, IntentClassifier
 from supportfleet_runtime.agent.dialogue import Understanding, understand
 from supportfleet_runtime.agent.entities import find_orders
+from supportfleet_runtime.agent.ladder import Ladder
 from supportfleet_runtime.agent.prompt import build_prompt
-from supportfleet_runtime.agent.providers.port import Provider
 from supportfleet_runtime.agent.rules import RULES, Case
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.agent.turn import GENERIC_LEVEL, Answer, Source, Turn
-from supportfleet_runtime.errors import ProviderError
 from supportfleet_runtime.observability.metrics import Metrics
-
-log = structlog.get_logger()
 
 
 class Agent:
@@ -36,13 +31,13 @@ class Agent:
         self,
         settings: Callable[[], AgentSettings],
         classifier: Callable[[], IntentClassifier],
-        provider: Provider,
+        ladder: Ladder,
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
         self._settings = settings
         self._classifier = classifier
-        self._provider = provider
+        self._ladder = ladder
         self._metrics = metrics
         self._now = now
 
@@ -66,12 +61,13 @@ class Agent:
         return _generic(self._settings())
 
     async def _by_model(self, meant: Understanding, turn: Turn, settings: AgentSettings) -> Answer:
-        try:
-            completion = await self._provider.complete(build_prompt(turn, settings))
-        except ProviderError as error:
-            log.warning("provider_failed", task_id=turn.task_id, reason=error.reason)
+        found = await self._ladder.ask(build_prompt(turn, settings), turn.task_id)
+        if found is None:
             return _generic(settings, meant.intent, meant.confidence)
-        return Answer(completion.text, meant.intent, meant.confidence, Source.MODEL, model=completion.model)
+        said = found.completion
+        return Answer(
+            said.text, meant.intent, meant.confidence, Source.MODEL, model=said.model, fallback_level=found.level
+        )
 
 
 def _by_rules(meant: Understanding, case: Case) -> Answer | None:

@@ -83,6 +83,12 @@ class Metrics:
         self.model_info = Gauge(
             "agent_model_info", "The intent model in use.", ["version", "digest"], registry=self.registry
         )
+        self.breaker_state = Gauge(
+            "agent_breaker_state",
+            "Circuit breakers: 0 closed, 1 half-open, 2 open.",
+            ["dependency"],
+            registry=self.registry,
+        )
         self.reloads = Counter(
             "agent_model_reload", "Reloads: success, failed, unreachable.", ["result"], registry=self.registry
         )

@@ -33,8 +33,8 @@ class Completion:
 class Provider(Protocol):
     """A language model. It owns its retries and its time limit."""
 
-    async def complete(self, prompt: Prompt) -> Completion:
-        """The reply; raises ``ProviderError`` where there is none, and nothing else."""
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+        """The reply, in so many seconds at most; raises ``ProviderError`` where there is none, and nothing else."""
         ...
 
     async def close(self) -> None:
