@@ -36,7 +36,8 @@ FLUX = {
     "gitrepositories": f"/apis/{GROUP}/v1",
     "kustomizations": "/apis/kustomize.toolkit.fluxcd.io/v1",
 }
-HEALTH_SECONDS = 4
+HEALTH_SECONDS = 5
+"""What Flux waits for health; it makes 30 of anything less."""
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -209,8 +210,8 @@ def test_flux_waits_for_the_promotion(git: tuple[Git, Any], place: Any, flux: Pa
         repository.push("bbbb2", desk.manifest("agent:2"))
         second = desk.at_pause()
         before = desk.state
-        rounds = attempts(flux)
-        desk.eventually(lambda: attempts(flux) >= rounds + 3, "Flux applies it again and again", 60)
+        rounds = applied(flux)
+        desk.eventually(lambda: applied(flux) > rounds, "Flux gives up waiting and applies it again", 60)
         assert not repository.is_at("bbbb2")
         assert desk.state == before
         desk.ask("resume", second)
@@ -241,6 +242,6 @@ def test_flux_says_what_failed(git: tuple[Git, Any], kubelet: Any) -> None:
     desk.eventually(lambda: repository.is_at("dddd4"), "the next commit is healthy", 40)
 
 
-def attempts(log: Path) -> int:
-    """How often the controller has applied and waited in vain."""
-    return log.read_text().count("Reconciliation failed")
+def applied(log: Path) -> int:
+    """How often the controller has applied what is in Git."""
+    return log.read_text().count("server-side apply completed")

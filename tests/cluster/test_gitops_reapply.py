@@ -100,7 +100,7 @@ def test_a_whole_rollout_under_a_loop(desk: Any, git: Callable[[str], None], pla
         in_a_loop(git, "agent:2") as times,
     ):
         desk.eventually(lambda: desk.state["stableRevision"] != first, "the canary is promoted", 60)
-    assert len(times) > 10
+    assert len(times) >= 5
     assert [one.get(first, 0) for one in shares if sum(one.values()) == 100][:3] == [80, 50, 0]
     entered = dict.fromkeys((one["currentStep"], one["stepStartedAt"]) for one in states if one.get("canaryRevision"))
     numbers = [step for step, _ in entered]
