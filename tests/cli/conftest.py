@@ -112,8 +112,11 @@ class FakeApi:
             return await self._watch(request, plural)
         if request.method == "GET":
             return self._get(namespace, plural, name, request.query)
-        if self.refusals and not (self.refusals[0].only_unforced and request.query.get("force")):
-            refusal = self.refusals.pop(0)
+        forced = bool(self.refusals) and self.refusals[0].only_unforced and bool(request.query.get("force"))
+        if self.refusals and not forced:
+            refusal = self.refusals[0]
+            if not refusal.only_unforced:
+                self.refusals.pop(0)
             details = {"causes": refusal.causes}
             answer = {"kind": "Status", "message": refusal.message, "details": details, "code": refusal.code}
             return web.json_response(answer, status=refusal.code)

@@ -192,7 +192,7 @@ class TestStatus:
         fleet.canary()
         said = supportfleet("status", "desk")
         assert (said.code, said.err) == (0, "")
-        assert "r2222222  canary" in said.out
+        assert "r2222222  canary  ━" in said.out
         assert "\x1b" not in said.out
         assert {path.split("/")[5] for _, path, *_ in fleet.api.requests} == {"shop"}
 
@@ -290,6 +290,7 @@ class TestWatching:
             assert await watched.until(lambda facts: len(facts.deployments) == 2, 5)
             await until(lambda: len(fleet.api._streams) == 3)
             lists = len(fleet.api.requests)
+            fleet.api._tell("supportagents", {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}})
             fleet.api.status(currentWeight=50)
             assert await watched.until(lambda facts: view(facts).weight == 50, 5)
             fleet.revision("r2222222", 3, fleet.spec("agent:2"), pods=(2, 2))
