@@ -203,6 +203,15 @@ def test_defaults_are_filled_in(cluster: Any, namespace: str) -> None:
     assert parse(stored).spec == parse(minimal).spec
 
 
+def test_an_agent_that_nobody_has_seen_is_for_no_generation(cluster: Any, namespace: str) -> None:
+    """Until the operator has looked, and where it has written but a part, the status is older than any spec."""
+    cluster.kubectl("-n", namespace, "create", "-f", "-", stdin=json.dumps(smallest("agent")))
+    assert cluster.get("-n", namespace, "supa", "agent")["status"] == {"observedGeneration": -1}
+    patch = json.dumps({"status": {"rollout": {"phase": "Idle"}}})
+    cluster.kubectl("-n", namespace, "patch", "supa", "agent", "--subresource=status", "--type=merge", "-p", patch)
+    assert cluster.get("-n", namespace, "supa", "agent")["status"]["observedGeneration"] == -1
+
+
 def test_an_unknown_field_is_refused(cluster: Any, namespace: str) -> None:
     """A misspelt field is refused by kubectl, which names it, and not silently dropped."""
     misspelt = json.dumps(smallest("agent", replica=2))
@@ -238,22 +247,38 @@ def test_its_state_shows_in_a_list(cluster: Any, namespace: str) -> None:
         last_transition_time="2026-11-21T08:00:00Z",
         observed_generation=1,
     )
-    model = ModelStatus(version="7", digest=MODEL["digest"])
+    model = ModelStatus(
+        version="7",
+        digest=MODEL["digest"],
+        channel="stable",
+        channel_version="7",
+        channel_digest=MODEL["digest"],
+        channel_checked_at="2026-11-21T08:00:00Z",
+    )
     rollout = RolloutStatus(
         phase="Stepping",
         stable_revision="raaaaaaa",
         canary_revision="rbbbbbbb",
         current_weight=10,
+        current_mirror=5,
+        sticky_revisions=("rccccccc",),
+        retiring={"rccccccc": "2026-11-21T08:00:00Z"},
         current_step=0,
         step_started_at="2026-11-21T08:00:00Z",
         last_analysis=(
             AnalysisOutcome(metric="errorRate", verdict="Pass", value=0, threshold=0.02, samples=31),
-            AnalysisOutcome(metric="latencyP99", verdict="NoData"),
+            AnalysisOutcome(metric="happiness", verdict="NoData", message="Prometheus has no such series"),
         ),
         baseline={"agent-rbbbbbbb-x": {"requests": 12, "errors": 0, "le_0.5": 11.0}},
     )
     status = SupportAgentStatus(
-        phase="Ready", replicas=3, ready_replicas=2, model=model, rollout=rollout, conditions=(ready,)
+        observed_generation=1,
+        phase="Ready",
+        replicas=3,
+        ready_replicas=2,
+        model=model,
+        rollout=rollout,
+        conditions=(ready,),
     )
     patch = json.dumps({"status": status.manifest()})
     cluster.kubectl("-n", namespace, "patch", "supa", "agent", "--subresource=status", "--type=merge", "-p", patch)

@@ -177,7 +177,7 @@ TRAFFIC = st.one_of(
         {
             "provider": st.just("GatewayAPI"),
             "hosts": st.just(["agent.example.com", "*.example.com"]),
-            "gateways": st.sampled_from([["mesh"], ["public", "infra/public"]]),
+            "gateways": st.sampled_from([["public"], ["public", "infra/public"]]),
         },
         stickiness=STICKINESS,
     ),

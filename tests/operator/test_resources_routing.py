@@ -271,7 +271,7 @@ def test_there_are_no_more_rules_than_an_httproute_has_room_for() -> None:
 
 def test_an_httproute_has_the_hosts_and_gateways_given_and_the_mesh() -> None:
     """Gateways are parents by name and namespace; the agent's Service is one too, for implementations with a mesh."""
-    given = agent("GatewayAPI", hosts=["a.example.com"], gateways=["public", "infra/outer", "mesh"])
+    given = agent("GatewayAPI", hosts=["a.example.com"], gateways=["public", "infra/outer"])
     rendered = shared_children(given, HALF_WAY).http_route
     assert rendered is not None
     assert rendered["spec"]["hostnames"] == ["a.example.com"]

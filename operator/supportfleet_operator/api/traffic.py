@@ -14,6 +14,9 @@ GATEWAY_API: Final = "GatewayAPI"
 ROUTED: Final[tuple[Provider, ...]] = (ISTIO, GATEWAY_API)
 """Providers that route each request by itself: exact weights, matches, copies and stickiness."""
 
+MESH: Final = "mesh"
+"""Istio's name for the sidecars' own requests."""
+
 _PART: Final = LABEL.removeprefix("^").removesuffix("$")
 GATEWAY: Final = f"^(mesh|({_PART}/)?{SUBDOMAIN.removeprefix('^').removesuffix('$')})$"
 
@@ -115,6 +118,12 @@ class Traffic(ApiModel):
             "hosts", "gateways", "a route with gateways and no hosts would take every host's requests: name them"
         ),
         _together("gateways", "hosts", "hosts come in through a Gateway: name it, as NAME or NAMESPACE/NAME"),
+        Rule(
+            cel=f"self.provider != '{GATEWAY_API}' || !has(self.gateways) || !('{MESH}' in self.gateways)",
+            message=f"{MESH} is a word of Istio's: with GatewayAPI the mesh always has the route, so leave it out",
+            check=lambda traffic: traffic.provider != GATEWAY_API or MESH not in (traffic.gateways or ()),
+            field_path=".gateways",
+        ),
     )
 
     provider: Provider = Field(

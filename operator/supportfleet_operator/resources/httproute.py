@@ -12,7 +12,6 @@ from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata
 from supportfleet_operator.resources.routes import Destination, Route, response_headers, routes
 from supportfleet_operator.resources.routing import Routing
-from supportfleet_operator.resources.virtualservice import MESH
 
 NOT_LITERAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 """What has a meaning in an RE2 expression."""
@@ -26,7 +25,7 @@ def http_route(agent: SupportAgent, routing: Routing) -> dict[str, Any] | None:
     traffic = agent.spec.traffic
     if traffic.provider != GATEWAY_API or not routing.weights:
         return None
-    gateways = [_gateway(name) for name in traffic.gateways or () if name != MESH]
+    gateways = [_gateway(name) for name in traffic.gateways or ()]
     spec: dict[str, Any] = {"parentRefs": [*gateways, _mesh(agent)]}
     if traffic.hosts:
         spec["hostnames"] = list(traffic.hosts)

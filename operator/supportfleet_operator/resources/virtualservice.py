@@ -3,16 +3,14 @@
 Its destinations are the revisions' own Services, so it needs no subsets.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from supportfleet_operator.api import ISTIO, SupportAgent
+from supportfleet_operator.api.traffic import MESH
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata
 from supportfleet_operator.resources.routes import Destination, Route, response_headers, routes
 from supportfleet_operator.resources.routing import Routing
-
-MESH: Final = "mesh"
-"""Istio's name for the sidecars' own requests."""
 
 
 def virtual_service(agent: SupportAgent, routing: Routing) -> dict[str, Any] | None:
