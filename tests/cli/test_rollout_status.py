@@ -163,11 +163,18 @@ class TestTime:
             ([{"setWeight": 10}, {"setWeight": 50}], 30, 60),
             ([{"pause": {"durationSeconds": 5}}, {"analysis": {}}], 30, 35),
             ([{"setWeight": 10}, {"pause": {}}, {"analysis": {}}], 30, 30),
+            ([{"setMirror": 20}, {"setMirror": 0}, {"setWeight": 10}], 30, 60),
+            ([{"setMirror": 20}, {"pause": {"durationSeconds": 60}}, {"setMirror": 0}], 30, 60),
         ],
     )
     def test_the_least_time(self, steps: list[dict[str, Any]], interval: float | None, least: float) -> None:
         """Pauses add up, and each weight is left only after a measurement at it, to which pauses count."""
         assert least_seconds(steps, interval) == least
+
+    def test_an_ab_test_is_measured_from_the_beginning(self) -> None:
+        """Its pauses count towards the measurement that has to pass before the promotion."""
+        assert least_seconds([{"pause": {"durationSeconds": 5}}], 30, always_measured=True) == 30
+        assert least_seconds([{"pause": {"durationSeconds": 50}}], 30, always_measured=True) == 50
 
     @given(
         st.lists(
@@ -175,6 +182,7 @@ class TestTime:
                 st.fixed_dictionaries({"setWeight": st.integers(1, 100)}),
                 st.fixed_dictionaries({"pause": st.fixed_dictionaries({"durationSeconds": st.integers(1, 900)})}),
                 st.just({"analysis": {}}),
+                st.fixed_dictionaries({"setMirror": st.integers(0, 100)}),
             ),
             max_size=12,
         )

@@ -148,7 +148,7 @@ def _steps(spec: Mapping[str, Any], name: str, discarded: str) -> dict[str, Any]
     return {
         "rollout": f"{name} {how} ({strategy}){held}{discarded}",
         "steps": steps,
-        "least_seconds": least_seconds(steps, interval),
+        "least_seconds": least_seconds(steps, interval, always_measured=strategy == "ABTest"),
         "people": sum(waits_for_person(step) for step in steps),
     }
 

@@ -49,19 +49,23 @@ def waits_for_person(step: Step) -> bool:
     return "pause" in step and pause_of(step) is None
 
 
-def least_seconds(steps: Sequence[Step], interval: float | None) -> float:
+def least_seconds(steps: Sequence[Step], interval: float | None, *, always_measured: bool = False) -> float:
     """The time that steps take at least, with pods that are ready at once and people that answer at once.
 
-    With an analysis every ``interval`` seconds, a weight is left after a measurement at that weight, which takes one
-    interval; pauses count towards it. A step that waits for an analysis begins one of its own.
+    With an analysis every ``interval`` seconds, a weight or a mirror is left after a measurement at it, which takes one
+    interval; pauses count towards it. A step that waits for an analysis begins one of its own. An A/B test is measured
+    (``always_measured``) from its beginning.
     """
-    now, measured = 0.0, None
+    now, weight = 0.0, 0
+    measured = interval if always_measured else None
     for step in steps:
         if "pause" in step:
             now += pause_of(step) or 0.0
         elif interval is not None and "analysis" in step:
             measured = now = now + interval
-        elif "setWeight" in step:
+        elif "setWeight" in step or "setMirror" in step:
             now = now if measured is None else max(now, measured)
-            measured = None if interval is None else now + interval
+            weight = step.get("setWeight", weight)
+            is_tried = always_measured or weight > 0 or step.get("setMirror", 0) > 0
+            measured = now + interval if interval is not None and is_tried else None
     return now if measured is None else max(now, measured)
