@@ -16,6 +16,7 @@ from supportfleet_operator.rollout import Action, Decision, Inputs, RolloutState
 from supportfleet_operator.rollout.analysis.verdict import overall
 from supportfleet_operator.rollout.capacity import AT_ONCE, need
 from supportfleet_operator.rollout.effects import weights
+from supportfleet_operator.rollout.policies.verdict import remember
 from supportfleet_operator.rollout.wanted import wanted
 
 WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
@@ -121,7 +122,8 @@ class Histories(RuleBasedStateMachine):
         if analysis is not None and same and not by_a_person and before.phase in {"Stepping", "Paused"}:
             counts = before.weight or before.mirror
             on = after.weight > before.weight or (after.phase == "Promoting" != before.phase)
-            passed = before.last_analysis_at is not None and overall(before.last_analysis, analysis) == "Pass"
+            measured = remember(before, inputs)
+            passed = measured.last_analysis_at is not None and overall(measured.last_analysis, analysis) == "Pass"
             assert passed or not (on and counts), "led on without figures"
         if after.reason == reasons.ANALYSIS_FAILED != before.reason:
             assert analysis is not None

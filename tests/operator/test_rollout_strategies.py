@@ -417,6 +417,19 @@ class TestDeadline:
         assert world.weights == {"r1": 50, "r2": 50}
         assert any("no pod of r1 is ready" in news.note for one in world.log for news in one.news)
 
+    @pytest.mark.parametrize("spec", [canary(10, 50), canary(10, 50, analysis=ERRORS), rollout(), ab_test("60")])
+    def test_an_operator_that_was_away_takes_ready_pods_for_ready(self, spec: Any) -> None:
+        """Time that passed while nobody looked is no failure of pods that are ready now."""
+        world = World(spec=spec).serve()
+        world.wait(31)
+        world.target = "r2"
+        for _ in range(40):
+            world.reconcile()
+            world.pods_follow()
+            world.now += dt.timedelta(hours=1)
+            assert world.state.failed is None
+        assert world.state.stable == "r2"
+
     def test_why_there_are_no_figures_is_said(self) -> None:
         """A paused rollout names the figures that are missing."""
         world = World(spec=canary(10, 50, analysis=ERRORS), verdict="NoData").serve()

@@ -84,6 +84,21 @@ def load(weight: int, mirror: int) -> int:
     return min(FULL, weight + mirror)
 
 
+def next_load(state: RolloutState, inputs: Inputs) -> int:
+    """Percent of all requests that the rollout's next move brings to the canary; 0 for a move that brings none."""
+    now = step(state, inputs)
+    if state.phase == "Promoting":
+        return FULL
+    if now is None and inputs.rollout.strategy == "Rolling" and not is_undo(state):
+        wave = _next_wave(state.weight, inputs.replicas_needed)
+        return wave if wave < FULL else 0
+    if now is not None and now.set_weight is not None:
+        return load(now.set_weight, state.mirror)
+    if now is not None and now.set_mirror is not None:
+        return load(state.weight, now.set_mirror)
+    return 0
+
+
 def can_carry(state: RolloutState, inputs: Inputs, weight: int) -> bool:
     """Whether the canary has the pods for a weight."""
     return inputs.view(state.canary).ready >= max(1, need(inputs, weight))

@@ -1,7 +1,8 @@
 """The rollout's decision: from what is remembered and what is seen to what is next. No clock, no I/O.
 
-One call makes at most one move, so that every state in between is written before the next is decided upon: weight
-goes to zero in one, pods are given back in a later one. Where a move was made, ``requeue_after`` is 0.
+One call remembers what was measured and makes at most one move, so that every state in between is written before the
+next is decided upon: weight goes to zero in one, pods are given back in a later one. Where the state changed,
+``requeue_after`` is 0.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 from supportfleet_operator.rollout import effects, reasons
 from supportfleet_operator.rollout.inputs import Decision, Inputs, News
-from supportfleet_operator.rollout.policies import action, next_state
+from supportfleet_operator.rollout.policies import action, next_state, verdict
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.timers import next_look
 
@@ -18,13 +19,18 @@ from supportfleet_operator.rollout.timers import next_look
 def decide(state: RolloutState, inputs: Inputs) -> Decision:
     """The next state, and what follows from it."""
     after = next_state(state, inputs)
+    decision = _of(after, inputs)
     if after == state:
-        return stand(state, inputs)
-    return replace(stand(after, inputs), requeue_after=0.0, news=_news(state, after, inputs))
+        return decision
+    return replace(decision, requeue_after=0.0, news=_news(state, after, inputs))
 
 
 def stand(state: RolloutState, inputs: Inputs) -> Decision:
-    """What follows from a state as it is, with no move made."""
+    """What follows from a state as it is, with what was measured and with no move."""
+    return _of(verdict.remember(state, inputs), inputs)
+
+
+def _of(state: RolloutState, inputs: Inputs) -> Decision:
     return Decision(
         state=state,
         weights=effects.weights(state),

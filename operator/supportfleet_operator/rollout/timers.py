@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.analysis.verdict import overall
-from supportfleet_operator.rollout.capacity import is_undo, step
+from supportfleet_operator.rollout.capacity import can_carry, is_undo, next_load, step, wanted_pods
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.state import RolloutState
 
@@ -45,15 +45,18 @@ def has_figures(state: RolloutState, inputs: Inputs) -> bool:
 
 
 def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "figures", "time", "nothing"]:
-    """What the rollout's next move needs."""
-    if state.phase in {"Starting", "Promoting"}:
-        return "pods"
-    if state.phase not in {"Stepping", "Paused"}:
+    """What the rollout's next move lacks: pods that are ready, and figures that passed, are not waited for."""
+    if state.phase == "Starting":
+        return "nothing" if inputs.view(state.canary).ready >= max(1, wanted_pods(state, inputs)) else "pods"
+    if state.phase in {"Stepping", "Paused"}:
+        now = step(state, inputs)
+        if now is not None and now.pause is not None:
+            return "time"
+        if not has_figures(state, inputs):
+            return "figures"
+    elif state.phase != "Promoting":
         return "nothing"
-    now = step(state, inputs)
-    if now is not None and now.pause is not None:
-        return "time"
-    return "pods" if has_figures(state, inputs) else "figures"
+    return "nothing" if can_carry(state, inputs, next_load(state, inputs)) else "pods"
 
 
 def past_deadline(state: RolloutState, inputs: Inputs) -> bool:

@@ -53,6 +53,7 @@ CHECKS: Final[tuple[Callable[[RolloutState, Inputs], RolloutState | None], ...]]
 
 
 def next_state(state: RolloutState, inputs: Inputs) -> RolloutState:
-    """The state after one move, or the same one."""
-    found = (after for check in CHECKS if (after := check(state, inputs)) is not None)
-    return next(found, state)
+    """The state after one move, or the same one, with what was measured."""
+    measured = verdict.remember(state, inputs)
+    found = (after for check in CHECKS if (after := check(measured, inputs)) is not None)
+    return next(found, measured)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from supportfleet_operator.api import Pause, Step
 from supportfleet_operator.rollout import reasons
-from supportfleet_operator.rollout.capacity import FULL, can_carry, is_undo, load, next_weight, step
+from supportfleet_operator.rollout.capacity import FULL, can_carry, is_undo, next_load, next_weight, step
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import enter, promoting, share, to_step, unmeasured
 from supportfleet_operator.rollout.state import RolloutState
@@ -57,13 +57,13 @@ def _pause(state: RolloutState, inputs: Inputs, pause: Pause) -> RolloutState:
 
 
 def _weight(state: RolloutState, inputs: Inputs, weight: int) -> RolloutState:
-    if not can_carry(state, inputs, load(weight, state.mirror)):
+    if not can_carry(state, inputs, next_load(state, inputs)):
         return enter(state, inputs, "Stepping", reasons.STEPPING, f"waiting for pods that can carry {share(weight)}")
     return replace(unmeasured(_next(state, inputs, f"{state.canary} gets {share(weight)}")), weight=weight)
 
 
 def _mirror(state: RolloutState, inputs: Inputs, mirror: int) -> RolloutState:
-    if not can_carry(state, inputs, load(state.weight, mirror)):
+    if not can_carry(state, inputs, next_load(state, inputs)):
         message = f"waiting for pods that can carry copies of {share(mirror)}"
         return enter(state, inputs, "Stepping", reasons.STEPPING, message)
     message = f"{state.canary} gets copies of {share(mirror)}" if mirror else f"{state.canary} gets no copies any more"

@@ -11,33 +11,33 @@ from supportfleet_operator.rollout.timers import measures
 
 
 def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
-    """Remember a measurement; roll back at the failure limit, as long as stable can take the traffic."""
+    """Roll back at the failure limit, as long as stable can take the traffic."""
     if not measures(state, inputs) or inputs.rollout.analysis is None:
         return None
-    if is_new(state, inputs):
-        assert inputs.analysis is not None  # noqa: S101 - is_new says so
-        state = measured = replace(
-            state,
-            last_analysis=inputs.analysis.outcomes,
-            last_analysis_at=inputs.analysis.at,
-            baseline=inputs.analysis.baseline,
-            analysis_failures=state.analysis_failures + (inputs.analysis.verdict == "Fail"),
-        )
-    else:
-        measured = None
     if state.analysis_failures < inputs.rollout.analysis.failure_limit:
-        return measured
+        return None
     if can_take_over(state, inputs):
         return abort(state, inputs, reasons.ANALYSIS_FAILED, _failure(state))
     return not_yet(state, inputs, reasons.STABLE_NOT_READY, _figures(state))
 
 
-def is_new(state: RolloutState, inputs: Inputs) -> bool:
-    """Whether there is a measurement of this canary in this step that wasn't looked at."""
+def remember(state: RolloutState, inputs: Inputs) -> RolloutState:
+    """The state with what was measured of this canary in this step; the same one where that isn't new.
+
+    It is no move: whatever follows from the figures does so in the same decision, however slowly decisions come.
+    """
     result = inputs.analysis
     if result is None or (result.canary, result.step_started_at) != (state.canary, state.step_started_at):
-        return False
-    return state.last_analysis_at is None or result.at > state.last_analysis_at
+        return state
+    if not measures(state, inputs) or (state.last_analysis_at is not None and result.at <= state.last_analysis_at):
+        return state
+    return replace(
+        state,
+        last_analysis=result.outcomes,
+        last_analysis_at=result.at,
+        baseline=result.baseline,
+        analysis_failures=state.analysis_failures + (result.verdict == "Fail"),
+    )
 
 
 def _failure(state: RolloutState) -> str:
