@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -124,6 +125,13 @@ class Server:
                 raise AssertionError((self.folder / "output").read_text()[-4000:])
             time.sleep(0.1)
 
+    def stop(self) -> None:
+        """Stop it, as an upgrade does."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(STOP_SECONDS)
+            self._process = None
+
     def kill(self) -> None:
         """Kill it, as an outage does."""
         if self._process is not None:
@@ -168,6 +176,7 @@ class RabbitServer(Server):
         if not self.program.is_file():
             raise MissingError("RabbitMQ", "install Debian's package rabbitmq-server")
         self._epmd, self._distribution = free_port(), free_port()
+        self._names: subprocess.Popen[bytes] | None = None
         self._starts = 0
         (self.folder / "plugins").write_text("[].")
         (self.folder / "rabbitmq.conf").touch()
@@ -198,19 +207,28 @@ class RabbitServer(Server):
     def is_up(self) -> bool:
         return self.read().count("Server startup complete") >= self._starts
 
+    def start(self) -> None:
+        """Start Erlang's name server, which the node would leave behind as a daemon, then the node."""
+        if self._names is None:
+            command = ["epmd", "-port", str(self._epmd), "-address", "127.0.0.1"]
+            self._names = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not is_open(self._epmd):
+                time.sleep(0.02)
+        super().start()
+
     def kill(self) -> None:
-        """The script runs the server as a child; Erlang's name server goes when nobody is registered."""
+        """Kill the node itself: what was started is a script that waits for it."""
         if self._process is not None:
             for child in children(self._process.pid):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, 9)
+                    os.kill(child, signal.SIGKILL)
         super().kill()
 
     def remove(self) -> None:
-        self.kill()
-        env = {**os.environ, "ERL_EPMD_PORT": str(self._epmd), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-        subprocess.run(["epmd", "-kill"], env=env, capture_output=True, timeout=STOP_SECONDS, check=False)
         super().remove()
+        if self._names is not None:
+            self._names.kill()
+            self._names.wait(STOP_SECONDS)
 
 
 class KafkaServer(Server):

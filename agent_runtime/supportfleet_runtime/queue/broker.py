@@ -5,7 +5,8 @@ has little to do: carry ids, give each to one worker, and give it to another whe
 
 ``Link`` is a connection to one kind of broker; it raises what its library raises, and never tries again. ``Broker``
 owns connecting, time limits and errors for all of them: whatever goes wrong is a ``BrokerUnavailableError`` and the end
-of that connection; the next call makes another. What was received and not acknowledged is delivered again then.
+of that connection; the next call makes another. What was received and not acknowledged is delivered again then. Only a
+library that mends its connections by itself is left to do so for a while.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class Backend:
 
     connect: Callable[[], Awaitable[Link]]
     failures: tuple[type[Exception], ...]
+    patience: float = 0.0
+    """For how many seconds a failing connection is kept, because its library mends it."""
 
 
 class Broker:
@@ -83,6 +86,7 @@ class Broker:
         self._failures: tuple[type[Exception], ...] = (*backend.failures, OSError, TimeoutError, EOFError)
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
+        self._failing_since: float | None = None
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Send messages; the broker has them when this returns."""
@@ -111,18 +115,29 @@ class Broker:
         try:
             link = await self._connected()
             async with asyncio.timeout(wait + CALL_SECONDS):
-                return await operation(link)
+                result = await operation(link)
         except self._failures as error:
-            if link is not None and link is self._link:
+            if link is not None and link is self._link and self._is_hopeless():
                 self._link = None
                 await self._shut(link)
             raise BrokerUnavailableError(f"the queue's broker failed: {type(error).__name__}") from error
+        else:
+            self._failing_since = None
+            return result
+
+    def _is_hopeless(self) -> bool:
+        """Whether the connection has failed for longer than its library may take to mend it."""
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            self._failing_since = now
+        return now - self._failing_since >= self._backend.patience
 
     async def _connected(self) -> Link:
         async with self._connecting:
             if self._link is None:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     self._link = await self._backend.connect()
+                self._failing_since = None
                 log.info("broker_connected")
             return self._link
 

@@ -51,7 +51,7 @@ def make_backend(address: QueueAddress, queue: str, consumer: str) -> Backend:
 
         at = kafka_address(address.url)
         cluster = kafka.Cluster(at.servers, at.security, at.partitions, at.replicas)
-        return Backend(lambda: kafka.connect(cluster, queue), kafka.FAILURES)
+        return Backend(lambda: kafka.connect(cluster, queue), kafka.FAILURES, kafka.PATIENCE)
     if address.type is QueueType.SQS:
         from supportfleet_runtime.queue.brokers import sqs
 

@@ -5,12 +5,14 @@ tasks are claimed at once and worked afterwards, a slow task holds up no partiti
 keeps conversations in order. Rejected messages go to the topic ``<name>.dead``.
 
 The client is aiokafka: it is asyncio all through (confluent-kafka runs librdkafka's threads and hands each message
-over), its wheels are a tenth of the size, and what librdkafka does faster is not needed for ids of 31 bytes.
+over), its wheels are a tenth of the size, and what librdkafka does faster is not needed for ids of 31 bytes. It mends
+its connections by itself, and says so ten times a second: the queue's own log tells it once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ SESSION_MS: Final = 10_000
 """After how long a process that fell silent loses its partitions to the others."""
 HEARTBEAT_MS: Final = 3_000
 MOST_REPLICAS: Final = 3
+PATIENCE: Final = 60.0
+"""How long aiokafka may take to mend a connection."""
+BACKOFF_MS: Final = 500
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,8 @@ class KafkaLink:
                 self._consumer.seek(partition, offset)
 
     async def close(self) -> None:
-        """Leave the group, and close all connections."""
-        await asyncio.gather(self._consumer.stop(), self._producer.stop())
+        """Leave the group, and close all connections. During an outage ``stop`` is cancelled by its own clean-up."""
+        await asyncio.gather(self._consumer.stop(), self._producer.stop(), return_exceptions=True)
 
     async def _produce(self, topic: str, bodies: Sequence[bytes]) -> None:
         sent = [await self._producer.send(topic, body) for body in bodies]
@@ -107,7 +112,13 @@ class KafkaLink:
 
 async def connect(cluster: Cluster, queue: str) -> KafkaLink:
     """Connect, and make the topics where they are missing."""
-    client = {"bootstrap_servers": cluster.servers, "client_id": "supportfleet", **_with_context(cluster.security)}
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    client = {
+        "bootstrap_servers": cluster.servers,
+        "client_id": "supportfleet",
+        "retry_backoff_ms": BACKOFF_MS,
+        **_with_context(cluster.security),
+    }
     await _make_topics(client, cluster, [queue, f"{queue}.dead"])
     producer = AIOKafkaProducer(
         acks="all", enable_idempotence=True, request_timeout_ms=round(CALL_SECONDS * 1000), **client
