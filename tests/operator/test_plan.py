@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supportfleet_operator.cluster.resources import ref_of
 from supportfleet_operator.reconcile.desired import APPLIED_HASH, stamp
 from supportfleet_operator.reconcile.drift import differences
 from supportfleet_operator.reconcile.plan import Plan, plan
@@ -60,6 +61,18 @@ class TestCreating:
         """The annotation says what was applied."""
         for write in planned(world()).writes:
             assert len(stamp(write.manifest)) == 16
+
+    def test_what_has_no_pods_is_not_created_for_that(self, world: Any) -> None:
+        """A revision that is kept comes back without its Deployment, which may be what could not be created."""
+        one = world().applied()
+        before = one.revision
+        one.edit(template={"image": "agent:2"}).settle().after(3600).settle()
+        gone = ref_of(one.child("Deployment", before))
+        del one.objects[gone]
+        assert gone in one.rendered.manifests
+        assert planned(one).is_empty
+        one.edit(template={"image": "agent:1"}).settle()
+        assert one.objects[gone]["spec"]["replicas"] == 1
 
     def test_an_invalid_spec_changes_nothing(self, world: Any) -> None:
         """What runs goes on when the spec cannot be understood."""

@@ -2,8 +2,8 @@
 
 First the rollout's decision, then what it makes of each child. Four rules stand above the comparison of manifests with
 live objects. Pods never run on an unverified model: until a revision's model Job has succeeded, its Deployment stays as
-it is. A canary is given more of the traffic only once the routes are as the rollout's state has them, so that a crash
-or a refusal between the two never skips a weight. What another owner controls is never touched. And a child goes only
+it is. A canary is given more of the traffic, and a revision loses its pods, only once the routes are as the rollout's
+state has them, so that no crash and no refusal between the two skips a weight or an answer. What another owner controls is never touched. And a child goes only
 if it carries our labels and names the agent as its controller.
 """
 
@@ -155,9 +155,9 @@ def _scene(observed: Observed, desired: Desired, decision: Decision, now: dt.dat
 
 
 def _decision(observed: Observed, desired: Desired, now: dt.datetime) -> Decision:
-    """The next move; none that gives the canary more before it has what the last one gave it."""
+    """The next move; none that relies on routes which are not yet as the last one has them."""
     decision = rollouts.decision(observed, desired, now)
-    if not rollouts.gains(rollouts.state_of(observed.agent), decision.state):
+    if not rollouts.relies_on_routes(rollouts.state_of(observed.agent), decision.state):
         return decision
     standing = rollouts.standing(observed, desired, now)
     return decision if _is_routed(_scene(observed, desired, standing, now)) else standing
@@ -216,7 +216,9 @@ def _is_held(ref: ObjectRef, manifest: Manifest, live: Manifest | None, scene: C
         return revision_of(manifest) not in scene.observed.deployments
     if ref.kind != DEPLOYMENTS.kind or (live is not None and stamp(live) == stamp(manifest)):
         return False
-    revision = revision_of(manifest)
+    revision, desired = revision_of(manifest), scene.observed.desired
+    if live is None and manifest["spec"].get("replicas") == 0 and (desired is None or revision != desired.revision):
+        return True  # it would be created only to have no pods, and what is gone may be what could not be created
     model = scene.rendered.agents[revision].spec.model
     if model is not None and model.hot:  # such pods begin with the model that was verified last
         return hot.told(scene.observed) is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from supportfleet_operator.api import READY
 from supportfleet_operator.cluster.resources import Manifest, ObjectRef
 from supportfleet_operator.reconcile.desired import Rendered
-from supportfleet_operator.reconcile.observe import Observed
+from supportfleet_operator.reconcile.observe import Observed, revision_of
 from supportfleet_operator.rollout import Decision
 
 if TYPE_CHECKING:
@@ -73,9 +73,27 @@ class View:
         stable = self.decision.state.stable if self.decision else None
         return stable or self.observed.desired.revision
 
+    def concerns(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether an object's trouble is the agent's: that of a revision that is going, or gone, is nobody's."""
+        desired, state = self.observed.desired, self.decision.state if self.decision else None
+        revision = revision_of(manifest)
+        if not revision or desired is None or state is None:
+            return True
+        return revision in {desired.revision, state.stable, state.canary}
+
+    @property
+    def pods(self) -> list[Manifest]:
+        """Pods whose trouble is the agent's, those of model Jobs among them."""
+        return [pod for pod in self.observed.pods if self.concerns(pod)]
+
+    @property
+    def agent_pods(self) -> list[Manifest]:
+        """Those of them that answer customers."""
+        return [pod for pod in self.observed.agent_pods if self.concerns(pod)]
+
     @property
     def deployment(self) -> Manifest | None:
-        """Its Deployment."""
+        """The Deployment of the revision that serves."""
         return self.observed.deployments.get(self.serving)
 
     @property

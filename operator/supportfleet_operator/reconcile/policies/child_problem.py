@@ -39,13 +39,18 @@ _OTHERS: Final = (
 
 def check(view: View) -> Finding | None:
     """The first problem of the round, and how many more there are."""
-    problems = [*view.problems, *settled_conflicts(view)]
+    problems = [one for one in (*view.problems, *settled_conflicts(view)) if _concerns(view, one)]
     if not problems:
         return None
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     waits = first.kind == "BeingReplaced"
     return Finding(first.kind, first.message + more, stalled=not waits, recheck=SOON if waits else RECHECK)
+
+
+def _concerns(view: View, problem: ChildProblem) -> bool:
+    manifest = view.rendered.manifests.get(problem.ref) if view.rendered else None
+    return manifest is None or view.concerns(manifest)
 
 
 def settled_conflicts(view: View) -> list[ChildProblem]:
