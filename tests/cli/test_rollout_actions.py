@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supportfleet.rollouts.actions import HELP, IGNORED, Intent, RefusedError, intended, progress
@@ -239,6 +239,7 @@ STATES = st.fixed_dictionaries(
 
 
 class TestAnyState:
+    @settings(deadline=None)
     @given(st.sampled_from(sorted(HELP)), STATES)
     def test_is_refused_or_meant_for_a_known_revision(self, action: str, state: dict[str, Any]) -> None:
         """Whatever a status holds, the answer is a revision out of it or a refusal with a remedy."""
@@ -250,6 +251,7 @@ class TestAnyState:
             refusal = error
         assert refusal.remedy if refusal else intent.revision in state.values()
 
+    @settings(deadline=None)
     @given(st.sampled_from(sorted(HELP)), STATES)
     def test_progress_is_told(self, action: str, state: dict[str, Any]) -> None:
         """An action that the operator has not taken up is waited for; any other state has an answer."""

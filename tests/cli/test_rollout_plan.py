@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supportfleet.rollouts.dryrun import LAST_APPLIED, applied_by, three_way
@@ -285,6 +285,7 @@ class TestTheDryRun:
         assert note.startswith("applying it takes force, since somebody else wrote these fields: ")
         assert note.endswith('.spec.template.image: conflict with "supportfleet-cli"')
 
+    @settings(deadline=None)
     @given(st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner)), st.data())
     def test_three_ways(self, wanted: Any, data: st.DataObject) -> None:
         """Whatever was applied, the patch leads from it to what is wanted, and keeps what only others set."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -176,6 +176,7 @@ class TestTime:
         assert least_seconds([{"pause": {"durationSeconds": 5}}], 30, always_measured=True) == 30
         assert least_seconds([{"pause": {"durationSeconds": 50}}], 30, always_measured=True) == 50
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.one_of(

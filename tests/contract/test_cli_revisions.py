@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supportfleet.rollouts import actions, revisions
@@ -45,6 +45,7 @@ def mixed(one: SupportAgent, other: SupportAgent, parts: set[str]) -> SupportAge
     return one.model_copy(update={"spec": one.spec.model_copy(update=taken)})
 
 
+@settings(deadline=None)
 @given(AGENTS.filter(is_known), AGENTS.filter(is_known), st.sets(st.sampled_from([*PARTS, "replicas", "rollout"])))
 def test_the_same_specs_are_one_revision(one: SupportAgent, other: SupportAgent, parts: set[str]) -> None:
     """Two specs are one revision for the command line where they are for the operator."""
@@ -53,6 +54,7 @@ def test_the_same_specs_are_one_revision(one: SupportAgent, other: SupportAgent,
     assert same == (revision_name(one) == revision_name(another))
 
 
+@settings(deadline=None)
 @given(AGENTS.filter(is_known))
 def test_a_kept_revision_is_found(agent: SupportAgent) -> None:
     """The ControllerRevision of a spec is recognised as the revision of that spec."""
@@ -120,4 +122,4 @@ def test_the_status_has_what_is_read() -> None:
 def test_reasons() -> None:
     """Reasons that the command line knows are the operator's."""
     assert actions.PAUSE_STEP == reasons.PAUSE_STEP
-    assert actions.HELD == reasons.HELD_BY_PERSON | {reasons.AWAITING_ANALYSIS, reasons.STABLE_NOT_READY}
+    assert reasons.HELD_BY_PERSON | {reasons.AWAITING_ANALYSIS, reasons.STABLE_NOT_READY} == actions.HELD
