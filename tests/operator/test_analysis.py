@@ -194,6 +194,13 @@ class TestBesideStable:
         canary.look({"p": pod()}, {"s": pod()})
         assert canary.look({"p": pod(0, 100)}, {"s": pod(5)}).verdict == "Inconclusive"
 
+    def test_few_stable_samples_add_up(self) -> None:
+        """A stable revision with little traffic left is measured for as long as it takes."""
+        canary = Canary(spec(self.RELATIVE))
+        canary.look({"p": pod()}, {"s": pod()})
+        assert canary.look({"p": pod(100)}, {"s": pod(10)}).verdict == "Inconclusive"
+        assert canary.look({"p": pod(200)}, {"s": pod(20)}).verdict == "Pass"
+
     def test_stable_without_traffic_is_remembered(self) -> None:
         """With all of the traffic on the canary, what stable did earlier in the rollout is the measure."""
         canary = Canary(spec(self.RELATIVE))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from supportfleet_operator.rollout import Action, due, reasons
+from supportfleet_operator.rollout import Action, decide, due, reasons
 from supportfleet_operator.rollout.inputs import Scale
 
 WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
@@ -92,6 +93,18 @@ class TestMirroring:
         world = World(spec=canary([25], 50, None)).serve()
         world.change("r2")
         assert (world.state.weight, world.state.mirror, world.scale["r2"].min_replicas) == (50, 25, 3)
+
+    @pytest.mark.parametrize("steps", [([25], 50, None), (50, [25], None)])
+    def test_a_step_waits_for_the_pods_of_both(self, steps: tuple[Any, ...]) -> None:
+        """Two pods carry a half or a quarter, and not the two together."""
+        world = World(spec=canary(*steps)).serve()
+        world.target = "r2"
+        world.settle(pods=False)
+        world.ready["r2"] = 2
+        assert world.settle(pods=False).step == 1
+        world.ready["r2"] = 3
+        state = world.settle(pods=False)
+        assert (state.step, state.weight, state.mirror) == (2, 50, 25)
 
     def test_a_mirror_is_left_only_with_figures(self) -> None:
         """What was measured on copies counts, and no customer gets the canary before it passed."""
@@ -336,6 +349,27 @@ def test_an_example_that_does_well_is_promoted(path: Path) -> None:
         assert world.wait(3600).failed == "r3"
 
 
+class TestFiguresOutOfTurn:
+    @pytest.mark.parametrize("held", ["by the spec", "by a person", "promoted by a person"])
+    def test_figures_that_come_too_late_are_not_looked_at(self, held: str) -> None:
+        """A measurement that was under way when a person decided changes nothing any more."""
+        world = World(spec=canary(10, None, analysis=ERRORS)).serve()
+        world.change("r2")
+        world.now += dt.timedelta(seconds=10)
+        world.verdict = "Fail"
+        late = world.measured(world.inputs())
+        assert late.analysis is not None
+        if held == "by the spec":
+            world.spec = canary(10, None, analysis=ERRORS, paused=True)
+        else:
+            world.action = Action("promote" if "promoted" in held else "pause", "r2", "a")
+        world.now -= dt.timedelta(seconds=1)
+        world.reconcile()
+        world.now += dt.timedelta(seconds=1)
+        after = decide(world.state, replace(world.inputs(), analysis=late.analysis)).state
+        assert (after.failed, after.analysis_failures) == (None, 0)
+
+
 class TestDeadline:
     def test_a_model_that_never_comes_is_rolled_back(self) -> None:
         """A canary that has no Deployment yet, for its model isn't verified, has the same time and tells why."""
@@ -346,6 +380,16 @@ class TestDeadline:
         state = world.settle(pods=False)
         assert (state.failed, state.reason) == ("r2", reasons.PROGRESS_DEADLINE_EXCEEDED)
         assert "DigestMismatch" in state.message
+
+    def test_a_wave_that_never_comes_is_rolled_back(self) -> None:
+        """Rolling gives up on a wave's pods as a step does."""
+        world = World(spec=rollout()).serve()
+        world.target = "r2"
+        world.settle(pods=False)
+        world.ready["r2"] = 1
+        assert world.settle(pods=False).weight == 25
+        world.now += dt.timedelta(seconds=600)
+        assert world.settle(pods=False).failed == "r2"
 
     def test_pods_that_keep_going_are_rolled_back(self) -> None:
         """A canary that comes up only to go again has one deadline for all of it, not one for each time."""
