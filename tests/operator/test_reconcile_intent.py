@@ -258,6 +258,21 @@ async def test_a_rollback_waits_for_no_route(stage: Stage) -> None:
     assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{second}")["spec"]["replicas"] == 0
 
 
+async def test_no_pod_goes_in_the_round_that_takes_its_requests(stage: Stage) -> None:
+    """A successor that comes long after the state was written sets the route first, however late it is for the pods."""
+    second = stage.state["canaryRevision"]
+    stage.api.fail(500, method="PATCH", path="virtualservices/desk")
+    stage.ask("abort", second)
+    with pytest.raises(ClusterError):
+        await stage.round()
+    await asyncio.sleep(1.2)
+    written = await stage.round()
+    assert "virtualservices/desk" in written
+    assert not [one for one in written if one.startswith("deployments/")]
+    await stage.settle()
+    assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{second}")["spec"]["replicas"] == 0
+
+
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
 async def test_a_route_that_fails_for_now_is_tried_again(stage: Stage, status: int) -> None:
     """The state is written, the route is not: the round fails for the queue to repeat, and that sets the weight."""

@@ -3,8 +3,8 @@
 First the rollout's decision, then what it makes of each child. Four rules stand above the comparison of manifests with
 live objects. Pods never run on an unverified model: until a revision's model Job has succeeded, its Deployment stays as
 it is. A canary is given more of the traffic, and a revision loses its pods, only once the routes are as the rollout's
-state has them, so that no crash and no refusal between the two skips a weight or an answer. What another owner controls is never touched. And a child goes only
-if it carries our labels and names the agent as its controller.
+state has them, so that no crash and no refusal between the two skips a weight or an answer. What another owner controls
+is never touched. And a child goes only if it carries our labels and names the agent as its controller.
 """
 
 from __future__ import annotations

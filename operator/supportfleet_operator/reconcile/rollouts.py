@@ -67,12 +67,16 @@ def standing(observed: Observed, desired: Desired, now: dt.datetime) -> Decision
     return stand(state, inputs(observed, desired, state, now))
 
 
-def gains(before: RolloutState, after: RolloutState) -> bool:
-    """Whether a move gives the canary more of the traffic than it has, or all of it for good."""
+def relies_on_routes(before: RolloutState, after: RolloutState) -> bool:
+    """Whether a move is only right once requests go as the last one said.
+
+    That is one that gives the canary more, or everything for good, and one that takes pods from a revision because it
+    has lost its requests. Taking requests away waits for nothing.
+    """
     if before.stable is None:
         return False
     more = after.canary == before.canary and (after.weight > before.weight or after.mirror > before.mirror)
-    return more or after.stable != before.stable
+    return more or after.stable != before.stable or not before.retiring.keys() <= after.retiring.keys()
 
 
 def inputs(observed: Observed, desired: Desired, state: RolloutState, now: dt.datetime) -> Inputs:
