@@ -6,6 +6,7 @@ Commands run in this process, as ``main`` runs them. kubectl is a script whose p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import datetime as dt
 import json
@@ -156,7 +157,8 @@ class FakeApi:
             event = await queue.get()
             if event is None:
                 return response
-            await response.write(json.dumps(event).encode() + b"\n")
+            with contextlib.suppress(ConnectionResetError):  # the client has gone meanwhile
+                await response.write(json.dumps(event).encode() + b"\n")
 
 
 def _parts(path: str) -> tuple[str, str, str]:

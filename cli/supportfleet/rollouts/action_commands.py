@@ -66,7 +66,7 @@ async def followed(api: Api, scope: Scope, intent: Intent, seconds: float, say: 
     def is_over(facts: Facts) -> bool:
         nonlocal last
         now = progress(intent, facts.agent)
-        if now.outcome == "waiting" and now.message not in {last, ""}:
+        if now.outcome == "waiting" and now.message not in {last, "", actions.NOT_TAKEN_UP}:
             say(f"{scope.name}: {now.message}")
         last = now.message
         return now.outcome != "waiting"
