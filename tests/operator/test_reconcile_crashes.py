@@ -47,7 +47,7 @@ STEPS = [
     {"setMirror": 0},
 ]
 SPEC = {
-    "replicas": 4,
+    "replicas": 2,
     "template": {"image": "agent:1"},
     "database": {"secretRef": {"name": "db"}},
     "traffic": {"provider": "Istio", "hosts": ["desk.example.com"]},
@@ -283,4 +283,4 @@ async def test_the_steady_story_is_what_the_spec_says(lives: Any) -> None:
     (second,) = life.shares[-1]
     assert [shares.get(second, 0) for shares in life.shares] == [0, 10, 30, 100]
     assert 20 in [step[-1] for step in life.steps]
-    assert sum(life.pods().values()) == 4
+    assert sum(life.pods().values()) == 2
