@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from supportfleet_runtime.agent.breaker import FAILURES, PAUSE_SECONDS, CircuitBreaker, Permit, State
 from supportfleet_runtime.agent.guard import MODEL_FAILURES, SERVICE_FAILURES, Guard
@@ -57,8 +58,15 @@ class BreakerMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(target=calls, number=st.integers(2, 8))
+    def begin_many(self, number: int) -> Any:
+        return multiple(*(self.begin_one() for _ in range(number)))
+
     @rule(target=calls)
     def begin(self) -> Call | None:
+        return self.begin_one()
+
+    def begin_one(self) -> Call | None:
         expected = self.expected
         if expected.state is State.OPEN and self.now - expected.opened >= PAUSE_SECONDS:
             expected.become(State.HALF_OPEN)
@@ -74,6 +82,9 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(call=calls, failed=st.booleans())
     def end(self, call: Call | None, *, failed: bool) -> None:
+        self.finish(call, failed=failed)
+
+    def finish(self, call: Call | None, *, failed: bool) -> None:
         if call is None or call.ended:
             return
         call.ended = True
@@ -103,7 +114,7 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(number=st.integers(1, 7))
     def a_row_of_failures(self, number: int) -> None:
         for _ in range(number):
-            self.end(self.begin(), failed=True)
+            self.finish(self.begin_one(), failed=True)
 
     @invariant()
     def it_is_what_it_must_be(self) -> None:
@@ -133,6 +144,27 @@ def test_the_way_through_all_states() -> None:
         assert breaker.admit() is None, "one probe at a time"
         getattr(probe, outcome)()
     assert seen == [State.OPEN, State.HALF_OPEN, State.OPEN, State.HALF_OPEN, State.CLOSED]
+
+
+def test_late_results_change_nothing() -> None:
+    """Calls from before the breaker opened neither end the pause, nor lengthen it, nor decide for the probe."""
+    now = 0.0
+    breaker = CircuitBreaker(lambda: now)
+    permits = [breaker.admit() for _ in range(2 * FAILURES + 1)]
+    for permit in permits[:FAILURES]:
+        assert permit
+        permit.failed()
+    now = PAUSE_SECONDS / 2
+    for permit in permits[FAILURES:-1]:
+        assert permit
+        permit.failed()
+    now = PAUSE_SECONDS
+    assert breaker.admit()
+    late = permits[-1]
+    assert late
+    late.succeeded()
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.admit() is None
 
 
 def test_a_fallback_is_not_tried_where_the_service_is_down() -> None:

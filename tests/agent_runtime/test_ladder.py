@@ -166,7 +166,7 @@ class TestTheWholeAgent:
         assert (await agent.say("Do your boots run small?"))["fallback_level"] == 4
 
     async def test_a_service_that_is_down_sees_few_calls(self, start_agent: Any, messages_api: Any) -> None:
-        """Retries and fallbacks together: the service sees at most 1.1 calls for each that customers gave reason for."""
+        """Retries and fallbacks together: the service sees at most 1.1 calls for each message."""
         agent = await start_agent(**self.environ(messages_api, FALLBACK_MODEL="claude-spare"))
         messages_api.then(*[lambda: messages_api.error(500)] * 999)
         offered = 100

@@ -116,6 +116,22 @@ async def test_a_conversation_is_seen_as_it_stands(start_agent: Any, messages_ap
     assert [said[2], said[-1]] == ["A-1001", "Do your boots run small?"]
 
 
+async def test_what_is_not_answered_yet_is_left_out(start_agent: Any, messages_api: Any) -> None:
+    """The original of a copy is under way when the copy is worked: the model sees the message once."""
+    agent = await start_agent(
+        ANTHROPIC_API_KEY=messages_api.key, ANTHROPIC_BASE_URL=messages_api.url, API_TIMEOUT_SECONDS="0.5"
+    )
+    first = await agent.say("hello")
+    conversation = first["conversation_id"]
+    messages_api.behaviours.append(messages_api.hang)
+    original = {"customer_id": "cust-1001", "text": "Do your boots run small?", "conversation_id": conversation}
+    async with agent.client.post("/v1/messages", json=original) as got:
+        assert got.status == 202
+    await mirror(agent, "Do your boots run small?", conversation_id=conversation)
+    said = [one["content"] for one in messages_api.requests[-1]["messages"]]
+    assert said == ["hello", first["reply"], "Do your boots run small?"]
+
+
 async def test_another_customers_conversation(start_agent: Any) -> None:
     """A copy reaches no more than a real message would."""
     agent = await start_agent()
