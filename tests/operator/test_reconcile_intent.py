@@ -13,6 +13,7 @@ import pytest
 
 from supportfleet_operator.cluster import watch as watch_module
 from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.limiter import Limiter
 from supportfleet_operator.cluster.prometheus import Reply, Server
 from supportfleet_operator.cluster.resources import (
     DEPLOYMENTS,
@@ -330,3 +331,29 @@ async def test_hand_edits_of_routes_are_put_back(stage: Stage) -> None:
         == stage.state["stableRevision"]
     )
     assert dt.datetime.fromisoformat(stage.state["phaseStartedAt"]).tzinfo is not None
+
+
+async def test_a_mass_update_holds_up_no_rollback(stage: Stage, until: Any) -> None:
+    """The API server asks for patience and every worker waits for it with other agents: an abort is carried out now."""
+    second = stage.state["canaryRevision"]
+    await stage.caught_up()
+    connection = stage.engine.reconciler.client._connection
+    limiter = Limiter(10_000, 10_000)
+    engine = Engine(Client(connection, limiter), Metrics(), NoPods(), NoPrometheus(), workers=2)
+    task = asyncio.create_task(engine.run())
+    try:
+        await until(lambda: engine.synced)
+        limiter.pause(60)
+        for number in range(20):
+            metadata = {"name": f"other-{number}", "namespace": "shop"}
+            agent = {"apiVersion": "supportfleet.dev/v1alpha1", "kind": "SupportAgent", "metadata": metadata}
+            engine.agent_changed(stage.api.put({**agent, "spec": SPEC}))
+        await until(lambda: limiter.waiting == 2)
+        stage.ask("abort", second)
+        engine.agent_changed(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
+        await until(lambda: second not in stage.weights)
+        assert stage.state["phase"] == "Aborting"
+        assert not stage.api.all(SUPPORT_AGENTS)[-1].get("status")
+    finally:
+        task.cancel()
+        await asyncio.wait({task})

@@ -217,6 +217,26 @@ class TestModels:
             one.child("Deployment", one.revision)
         assert status(one)["model"]["digest"] == world.digest
 
+    def test_a_model_that_never_comes_is_a_revision_that_never_comes(self, world: Any) -> None:
+        """The deadline holds while the model is waited for; the rollback says why, and stable serves."""
+        model = {"uri": "s3://models/intent", "version": "1", "digest": world.digest}
+        one = canary(world, model=model)
+        first = one.revision
+        one.edit(model={**model, "digest": "sha256:" + "b" * 64})
+        for _ in range(8):
+            found = one.step()
+            for ref, live in one.objects.items():
+                if ref.name == found.rendered.revisions[one.revision].model_job_name:
+                    live["status"] = {"active": 1}
+        one.report("ModelSynced", "False", reason="Downloading")
+        one.after(601)
+        for _ in range(4):
+            one.step()
+        assert one.rollout["phase"] in {"Aborting", "RolledBack"}
+        assert "Downloading" in one.rollout["message"]
+        assert shares(one) == {first: 100}
+        assert pods(one, first) == 4
+
 
 class TestBefore:
     """An agent that an operator without revisions made."""

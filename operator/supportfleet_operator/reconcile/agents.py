@@ -14,6 +14,7 @@ from typing import Any, Final
 from supportfleet_operator.api import GROUP, InvalidSupportAgentError, Problem
 from supportfleet_operator.cluster.resources import AgentKey
 from supportfleet_operator.reconcile.desired import Desired, read, resolution
+from supportfleet_operator.rollout import action_of
 
 ACTION: Final = f"{GROUP}/action"
 """How the annotations begin by which people ask something of a rollout."""
@@ -93,11 +94,16 @@ class Agents:
         self._rendered.pop(key, None)
         return True
 
-    def is_shifting(self, key: AgentKey) -> bool:
-        """Whether requests of customers depend on how soon the agent is looked at."""
+    def is_urgent(self, key: AgentKey) -> bool:
+        """Whether requests of customers, or a person, depend on how soon the agent is looked at."""
         raw = self._raw.get(key)
-        state = ((raw.get("status") or {}).get("rollout") or {}) if raw is not None else {}
-        return bool(state.get("stableRevision")) and state.get("phase") in SHIFTING
+        if raw is None:
+            return False
+        state = (raw.get("status") or {}).get("rollout") or {}
+        action = action_of(raw["metadata"].get("annotations"))
+        asked = action is not None and action.id != state.get("lastActionId")
+        undoing = state.get("undoneRevision") is not None and state.get("canaryRevision") is not None
+        return bool(state.get("stableRevision")) and (asked or undoing or state.get("phase") in SHIFTING)
 
     def rollouts(self) -> Counter[str]:
         """How many agents' rollouts are in each phase."""

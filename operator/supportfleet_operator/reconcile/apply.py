@@ -124,7 +124,9 @@ class Applier:
             await self._hand_over(write)
         if write.live is not None and write.tools:
             await self._absorb(write)
-        answer, holders = await self._apply(manifest, urgent=traffic.is_traffic(write.ref, observed))
+        answer, holders = await self._apply(
+            manifest, urgent=write.live is not None and traffic.is_traffic(write.ref, observed)
+        )
         self.cache.put_own(answer)
         self._settle(write, answer, holders, now)
         return child_problem.conflict(write.ref, [(one.manager, one.field) for one in holders]) if holders else None

@@ -65,7 +65,7 @@ class Engine:
         instance: str = "supportfleet-operator",
     ) -> None:
         self.agents = Agents()
-        self.queue: WorkQueue[AgentKey] = WorkQueue(is_urgent=self.agents.is_shifting)
+        self.queue: WorkQueue[AgentKey] = WorkQueue(is_urgent=self.agents.is_urgent)
         self.cache = Cache(AGENT, self.queue.add)
         self.recorder = Recorder(client, instance)
         self.prober = Prober(client, scraper, prometheus, self.queue.add)

@@ -19,7 +19,7 @@ from supportfleet_operator.reconcile.agents import Agent, Agents
 from supportfleet_operator.reconcile.apply import Applied, Applier
 from supportfleet_operator.reconcile.observe import Observed, observe
 from supportfleet_operator.reconcile.plan import Plan, Write, model_gate, plan
-from supportfleet_operator.reconcile.policies import first_finding, traffic
+from supportfleet_operator.reconcile.policies import first_finding
 from supportfleet_operator.reconcile.policies.base import Finding, View, was_ready
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.probes import Prober
@@ -62,10 +62,9 @@ class Reconciler:
         observed = self._measured(key, self._observe(key, agent), now)
         wanted = plan(observed, now)
         moves = wanted.moves(observed)
-        if not wanted.is_empty or moves:
-            urgent = moves or any(traffic.is_traffic(write.ref, observed) for write in wanted.writes)
-            if (again := await self._outdated(key, agent, urgent=urgent)) is not None:
-                return again or None
+        acts = moves or not wanted.is_empty
+        if acts and (again := await self._outdated(key, agent)) is not None:
+            return again or None
         kept: list[Write] = []
         if moves:
             kept = await self.applier.keep_history(wanted, observed, now)
@@ -111,7 +110,8 @@ class Reconciler:
         manifest = _status_manifest(key, agent, intent_of(agent.raw, wanted.decision))
         manifest["metadata"]["resourceVersion"] = agent.raw["metadata"]["resourceVersion"]
         try:
-            answer = await self.client.apply(manifest, force=True, subresource="status", urgent=True)
+            urgent = self.agents.is_urgent(key)
+            answer = await self.client.apply(manifest, force=True, subresource="status", urgent=urgent)
         except (NotFound, Conflict):
             return False
         self.agents.put(answer)
@@ -128,12 +128,13 @@ class Reconciler:
             return ()
         return await self.references.missing(agent.desired.agent)
 
-    async def _outdated(self, key: AgentKey, agent: Agent, *, urgent: bool) -> float | None:
+    async def _outdated(self, key: AgentKey, agent: Agent) -> float | None:
         """After how many seconds to look at the newer state that the agent has; 0 where it is gone, None in most cases.
 
         A deletion that the watch missed would have children made, collected and made again, for ever. And what was
         planned on a status of before, such as when another leader has decided since, would bring back its weights.
         """
+        urgent = self.agents.is_urgent(key)
         live = await self.client.get(SUPPORT_AGENTS, key.namespace, key.name, METADATA_ONLY, urgent=urgent)
         if live is None or live["metadata"]["uid"] != agent.uid:
             self.agents.remove(key, agent.uid)
