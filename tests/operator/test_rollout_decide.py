@@ -51,6 +51,9 @@ class TestFirstRevision:
         world = World()
         world.settle(pods=False)
         world.target = "r2"
+        world.reconcile()
+        world.reconcile()
+        assert world.scale["r1"].min_replicas == 0, "pods that never got ready are kept for nobody"
         assert world.settle().stable == "r2"
 
     def test_no_replicas_need_no_pods(self) -> None:

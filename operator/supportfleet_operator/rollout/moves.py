@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -81,7 +80,7 @@ def can_take_over(state: RolloutState, inputs: Inputs) -> bool:
 
 def discard(state: RolloutState, inputs: Inputs, phase: RolloutPhase, reason: str, message: str) -> RolloutState:
     """Take all traffic from the canary; its pods stay until the delay has passed, its conversations don't."""
-    left = _retired(state, inputs.now, state.canary)
+    left = _retired(state, inputs, state.canary)
     return enter(state, inputs, phase, reason, message, canary=None, **_AT_REST, **left)
 
 
@@ -110,7 +109,7 @@ def abort(state: RolloutState, inputs: Inputs, reason: str, message: str) -> Rol
 
 def complete(state: RolloutState, inputs: Inputs, stable: str, reason: str, message: str) -> RolloutState:
     """Make a revision the stable one; the one before keeps its pods, and its conversations unless it was undone."""
-    left = _retired(state, inputs.now, state.stable, stays=not is_undo(state), but=stable)
+    left = _retired(state, inputs, state.stable, stays=not is_undo(state), but=stable)
     previous = state.stable or state.previous
     return enter(
         state, inputs, "Idle", reason, message, stable=stable, canary=None, previous=previous, **_AT_REST, **left
@@ -118,10 +117,15 @@ def complete(state: RolloutState, inputs: Inputs, stable: str, reason: str, mess
 
 
 def _retired(
-    state: RolloutState, now: dt.datetime, revision: str | None, *, stays: bool = False, but: str | None = None
+    state: RolloutState, inputs: Inputs, revision: str | None, *, stays: bool = False, but: str | None = None
 ) -> dict[str, Any]:
-    """What has no traffic once this revision has none either; the oldest go where there are too many."""
-    at = {name: since for name, since in state.retiring.items() if name != but} | ({revision: now} if revision else {})
+    """What keeps its pods without traffic once this revision has none either; the oldest go where there are too many.
+
+    Pods that answer nobody now are no quick way back: such a revision gives them up at once.
+    """
+    at = {name: since for name, since in state.retiring.items() if name != but}
+    if revision is not None and inputs.view(revision).ready > 0:
+        at[revision] = inputs.now
     newest = sorted(at, key=lambda name: at[name])[-MOST_RETIRING:]
     stay = (*state.sticky, *([revision] if revision and stays else []))
     return {
