@@ -87,7 +87,7 @@ def queue_address(kind: str, url: str | None) -> QueueAddress:
         return QueueAddress(chosen)
     if not url:
         raise ValueError(f"QUEUE_TYPE={kind} needs it and it is not set")
-    parts = urlsplit(url.strip())
+    parts = _split(url)
     if parts.scheme not in SCHEMES[chosen]:
         raise ValueError(f"QUEUE_TYPE={kind} takes an address that begins with {' or '.join(SCHEMES[chosen])}://")
     if chosen is QueueType.KAFKA:
@@ -111,7 +111,7 @@ def queue_problems(kind: str, url: str | None) -> Iterator[Problem]:
 
 def kafka_address(url: str) -> KafkaAddress:
     """``kafka[+ssl]://[USER:PASSWORD@]HOST:PORT[,HOST:PORT…][?sasl=…&partitions=…&replicas=…]``."""
-    parts = urlsplit(url.strip())
+    parts = _split(url)
     login, _, servers = parts.netloc.rpartition("@")
     if not re.fullmatch(r"[^\s,:@]+:\d{1,5}(,[^\s,:@]+:\d{1,5})*", servers):
         raise ValueError("a Kafka address names one or more HOST:PORT, separated by commas")
@@ -136,7 +136,7 @@ def kafka_address(url: str) -> KafkaAddress:
 
 def sqs_address(url: str) -> SqsAddress:
     """``sqs://REGION[?endpoint=https://…]``."""
-    parts = urlsplit(url.strip())
+    parts = _split(url)
     if not re.fullmatch(r"[a-z0-9-]{1,32}", parts.netloc) or parts.path not in {"", "/"}:
         raise ValueError("an SQS address is sqs:// and a region")
     endpoint = _parameters(parts, "sqs").get("endpoint")
@@ -151,6 +151,17 @@ def broker_name(queue: str, limit: int = 76) -> str:
     mark = hashlib.sha256(queue.encode()).hexdigest()[:8]
     start = f"supportfleet-{plain}"[: limit - len(mark) - 1]
     return f"{start}-{mark}"
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of an address. What ``urllib`` says of a wrong one would quote it."""
+    try:
+        parts = urlsplit(url.strip())
+        if "," not in parts.netloc:  # Kafka's lists of servers are looked at elsewhere
+            _ = parts.port
+    except ValueError:
+        raise ValueError("it is no address, or its port is none") from None
+    return parts
 
 
 def _parameters(parts: SplitResult, kind: str) -> dict[str, str]:
