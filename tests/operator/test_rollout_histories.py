@@ -121,7 +121,8 @@ class Histories(RuleBasedStateMachine):
         same = before.canary == after.canary is not None
         if analysis is not None and same and not by_a_person and before.phase in {"Stepping", "Paused"}:
             counts = before.weight or before.mirror
-            on = after.weight > before.weight or (after.phase == "Promoting" != before.phase)
+            more = after.weight > before.weight or after.mirror > before.mirror
+            on = (more and after.step > before.step) or after.phase == "Promoting" != before.phase
             measured = remember(before, inputs)
             passed = measured.last_analysis_at is not None and overall(measured.last_analysis, analysis) == "Pass"
             assert passed or not (on and counts), "led on without figures"
