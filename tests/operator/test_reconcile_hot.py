@@ -133,6 +133,22 @@ class TestTelling:
         assert desk.pointer["digest"] == OLD
         assert (desk.model["version"], desk.model["digest"]) == ("1", OLD)
 
+    def test_a_revision_that_was_rolled_back_keeps_no_model_from_the_others(self, desk: Desk) -> None:
+        """The spec's own revision has no pods and no Job any more: that of the one that serves verifies the model."""
+        desk.world.edit(template={"image": "agent:2"})
+        desk.world.unready.add(desk.world.revision)
+        desk.settle().world.after(601)
+        desk.settle().world.after(60)
+        desk.settle()
+        assert desk.world.rollout["phase"] == "RolledBack"
+        desk.world.edit(model=NEXT)
+        desk.settle()
+        assert desk.pointer["digest"] == NEW
+        desk.holds = {pod: text(NEW) for pod in desk.pods}
+        desk.settle()
+        assert desk.condition("ModelSynced") == ("True", "Synced")
+        assert desk.condition("Ready") == ("False", "RolledBack")
+
     def test_a_pointer_that_somebody_changed_is_put_back(self, desk: Desk) -> None:
         """It says what the spec says."""
         live = desk.world.objects[ObjectRef("ConfigMap", "shop", "desk-model")]

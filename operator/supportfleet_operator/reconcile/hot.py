@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from supportfleet_operator.api import MODEL_SYNCED, Artifact, SupportAgent
 from supportfleet_operator.cluster.resources import CONFIG_MAPS, Manifest
-from supportfleet_operator.reconcile.desired import Desired
 from supportfleet_operator.reconcile.observe import Observed, is_ready, revision_of
 from supportfleet_operator.reconcile.policies import model_sync
 from supportfleet_operator.reconcile.policies.base import condition, parse_time
@@ -56,17 +55,25 @@ def wanted_artifact(observed: Observed) -> Artifact | None:
     return model.artifact if model is not None and model.hot else None
 
 
-def artifact(observed: Observed, desired: Desired, now: dt.datetime) -> Artifact | None:
+def artifact(observed: Observed, revisions: Iterable[str], now: dt.datetime) -> Artifact | None:
     """What pods are to load now: the spec's model once it is verified, and until then what they were told before."""
-    model = desired.agent.spec.model
-    if model is not None and model.hot and job_gate(observed, desired, now).state == "Synced":
-        return model.artifact
-    return told(observed)
+    wanted = wanted_artifact(observed)
+    if wanted is None:
+        return told(observed)
+    agents = (observed.as_of(name) for name in revisions)
+    verified = job_gate(observed, (agent for agent in agents if agent is not None), now)
+    return wanted if verified.state == "Synced" else told(observed)
 
 
-def job_gate(observed: Observed, desired: Desired, now: dt.datetime) -> Gate:
-    """Where the Job is that verifies the spec's model."""
-    return model_sync.gate(observed, model_job(desired.agent), desired.agent.spec.model, now)
+def job_gate(observed: Observed, agents: Iterable[SupportAgent], now: dt.datetime) -> Gate:
+    """Where the spec's model is being verified: the Job of any revision that follows it is proof for all."""
+    wanted = wanted_artifact(observed)
+    models = [(agent, agent.spec.model) for agent in agents if agent.spec.model is not None and agent.spec.model.hot]
+    gates = [
+        model_sync.gate(observed, model_job(agent), model, now) for agent, model in models if model.artifact == wanted
+    ]
+    ended = [one for one in gates if one.state == "Synced"] + [one for one in gates if one.state == "Failed"]
+    return next(iter([*ended, *gates]), Gate("NotNeeded"))
 
 
 def told(observed: Observed) -> Artifact | None:

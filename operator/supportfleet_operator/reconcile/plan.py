@@ -123,7 +123,10 @@ def model_gate(observed: Observed, rendered: Rendered | None, following: Followi
         return channels.gate(desired, following)
     if rendered is None:
         return Gate("NotNeeded")
-    found = hot.gate(observed, rollouts.gate(observed, rendered, desired.revision, now), now)
+    follows = hot.wanted_artifact(observed) is not None and not desired.agent.spec.suspend
+    of_revision = rollouts.gate(observed, rendered, desired.revision, now)
+    verified = hot.job_gate(observed, rendered.agents.values(), now) if follows else of_revision
+    found = hot.gate(observed, verified, now)
     if following.trouble is None or found.state == "NotNeeded":
         return found
     return replace(found, message=f"{found.message}; {following.trouble[1]}")
@@ -149,7 +152,7 @@ class Scene(Comparison):
 
 
 def _scene(observed: Observed, desired: Desired, decision: Decision, now: dt.datetime) -> Scene:
-    rendered = rollouts.render(observed, desired, decision, hot.artifact(observed, desired, now))
+    rendered = rollouts.render(observed, desired, decision, hot.artifact(observed, decision.scale, now))
     gates = {name: rollouts.gate(observed, rendered, name, now) for name in rendered.revisions}
     return Scene(observed, rendered, gates, now, desired, decision)
 
