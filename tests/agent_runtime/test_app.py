@@ -248,7 +248,7 @@ class TestCrashes:
     ) -> None:
         """A message whose every attempt failed is dead-lettered, and its customer is answered all the same."""
         agent = await start_agent(now=clock, QUEUE_MAX_TRIES="1", **with_claude(messages_api))
-        agent.parts.provider.complete = None  # a bug: whatever calls it fails with TypeError
+        agent.parts.ladder.ask = None  # a bug: whatever calls it fails with TypeError
         got = await agent.say("boots?")
         assert (got["source"], got["fallback_level"]) == ("fallback", 4)
         async with agent.client.get(f"/v1/tasks/{got['task_id']}") as task:
