@@ -31,6 +31,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "supportfleet-system"
+JOB_COMPONENTS = ("model-sync", "model-channel")
 NODE = "played-by-the-test"
 PREFIXES = {
     "deployments": "/apis/apps/v1",
@@ -44,6 +45,8 @@ PREFIXES = {
     "replicasets": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
     "virtualservices": "/apis/networking.istio.io/v1",
+    "destinationrules": "/apis/networking.istio.io/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
 }
 
 
@@ -167,6 +170,8 @@ class Kubelet:
     job_report: dict[str, str] | None = None
     """What the model sync reports when it fails; None when it succeeds."""
     job_exit_code: int = 2
+    channel_report: dict[str, str] = field(default_factory=dict)
+    """What looks at channels report; they fail where it is about no version."""
     broken_images: tuple[str, ...] = ()
     """Images whose pods run and do not become ready."""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -193,11 +198,11 @@ class Kubelet:
                 {"gracePeriodSeconds": 0, "propagationPolicy": "Background"},
             )
             return
-        sync = pod["metadata"]["labels"].get("app.kubernetes.io/component") == "model-sync"
-        runs = self.jobs_run if sync else self.agents_run
+        job = pod["metadata"]["labels"].get("app.kubernetes.io/component") in JOB_COMPONENTS
+        runs = self.jobs_run if job else self.agents_run
         runs = runs and _image(pod) not in self.broken_images
         if runs and phase == "Pending" and pod["spec"].get("nodeName"):
-            self.say(pod, self._ended(pod) if sync else self._running(pod))
+            self.say(pod, self._ended(pod) if job else self._running(pod))
 
     @contextmanager
     def told(self, **changes: Any) -> Iterator[None]:
@@ -226,15 +231,19 @@ class Kubelet:
         }
 
     def _ended(self, pod: dict[str, Any]) -> dict[str, Any]:
-        failed = self.job_report is not None
+        (container,) = pod["spec"]["containers"]
+        if container["name"] == "resolve-channel":
+            report, failed = self.channel_report, "version" not in self.channel_report
+        else:
+            report, failed = self.job_report or {"reason": "Synced", "message": "synced"}, self.job_report is not None
         ended = {
             "exitCode": self.job_exit_code if failed else 0,
             "reason": "Error" if failed else "Completed",
-            "message": json.dumps(self.job_report or {"reason": "Synced", "message": "synced"}),
+            "message": json.dumps(report),
             "startedAt": _now(),
             "finishedAt": _now(),
         }
-        states = {"name": "sync-model", "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
+        states = {"name": container["name"], "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
         return {
             "phase": "Failed" if failed else "Succeeded",
             "conditions": _conditions("Initialized", "PodScheduled"),
