@@ -121,10 +121,10 @@ def _retired(
 ) -> dict[str, Any]:
     """What keeps its pods without traffic once this revision has none either; the oldest go where there are too many.
 
-    Pods that answer nobody now are no quick way back: such a revision gives them up at once.
+    A first revision that never had a ready pod has none to keep.
     """
     at = {name: since for name, since in state.retiring.items() if name != but}
-    if revision is not None and inputs.view(revision).ready > 0:
+    if revision is not None and (state.stable is not None or inputs.view(revision).ready > 0):
         at[revision] = inputs.now
     newest = sorted(at, key=lambda name: at[name])[-MOST_RETIRING:]
     stay = (*state.sticky, *([revision] if revision and stays else []))
