@@ -140,7 +140,8 @@ class World:
         if crash == "before writing":
             return decision
         self.before = self.status
-        self.served |= {decision.state.stable} - {None}
+        if decision.state.stable is not None:
+            self.served.add(decision.state.stable)
         self.status = decision.state.to_status().model_dump(mode="json", by_alias=True, exclude_none=True)
         if crash == "after writing":
             return decision
