@@ -85,6 +85,8 @@ def agent_of(example: dict[str, Any], machine: Machine, greeting: str) -> dict[s
     spec.pop("autoscaling")
     spec["replicas"] = 2
     spec["template"]["resources"] = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    apart = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}
+    spec["template"]["topologySpreadConstraints"] = [apart]
     spec["config"]["greeting"] = greeting
     spec["traffic"] = {"provider": "Istio", "hosts": [HOST], "gateways": [machine.ingress["gateway"]]}
     spec["rollout"] = {"strategy": "Canary", "steps": STEPS, "progressDeadlineSeconds": 600}

@@ -124,6 +124,17 @@ class Shop:
         state = self.state
         return bool(state.get("phase") == "Paused" and state.get("currentWeight") == weight)
 
+    def answered(self, revision: str) -> int:
+        """How many messages the pods of a revision have answered, by their own count."""
+        label = f"supportfleet.dev/revision={revision}"
+        pods = self.cluster.get("-n", self.namespace, "pods", "-l", label)["items"]
+        return sum(self._answered(pod["metadata"]["name"]) for pod in pods)
+
+    def _answered(self, pod: str) -> int:
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:8080/proxy/metrics"
+        lines = self.kubectl("get", "--raw", path).splitlines()
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("agent_request_total{"))
+
     @contextmanager
     def watched(self, *what: str) -> Iterator[list[tuple[float, dict[str, Any]]]]:
         """Every version of objects from now on, and when this machine saw it."""
@@ -197,21 +208,21 @@ def shop(mesh: Mesh, request: pytest.FixtureRequest) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="module", params=["Istio", "GatewayAPI"])
-def canary(mesh: Mesh, request: pytest.FixtureRequest, until_: Callable[..., Any]) -> Iterator[Shop]:
+def canary(mesh: Mesh, request: pytest.FixtureRequest, soon: Callable[..., Any]) -> Iterator[Shop]:
     """The seed case at rest: ten in a hundred and beta testers go to the second revision."""
     rollout = {"strategy": "Canary", "match": TESTERS, "steps": [{"setWeight": 10}, {"pause": {}}]}
     with opened(mesh, f"seed-{request.param.lower()}", request.param) as shop:
         stickiness = {"cookie": {}, "ttlSeconds": 600}
         shop.apply(STABLE, rollout, stickiness=stickiness)
-        until_(shop.is_ready, seconds=180, message="the first revision serves")
+        soon(shop.is_ready, seconds=180, message="the first revision serves")
         shop.apply(CANARY, rollout, stickiness=stickiness)
-        until_(lambda: shop.is_paused_at(10), seconds=180, message="the canary has its tenth")
-        until_(lambda: greeted(shop.load.send(1, 10, user_agent="beta-tester")) == {CANARY: 1}, message="Envoy knows")
+        soon(lambda: shop.is_paused_at(10), seconds=180, message="the canary has its tenth")
+        soon(lambda: greeted(shop.load.send(1, 10, user_agent="beta-tester")) == {CANARY: 1}, message="Envoy knows")
         yield shop
 
 
 @pytest.fixture(scope="module")
-def until_() -> Callable[..., Any]:
+def soon() -> Callable[..., Any]:
     """``until`` for fixtures of a module."""
 
     def wait(probe: Callable[[], Any], *, seconds: float = 60, message: str = "") -> Any:
@@ -352,6 +363,26 @@ def crossing(answers: list[Any], samples: int, limit: float) -> float:
         if errors / number > limit:
             return float(own[number - 1].done)
     raise AssertionError(f"the canary answered {len(own)} messages")
+
+
+@pytest.mark.parametrize("shop", ["Istio", "GatewayAPI"], indirect=True)
+def test_copies_of_requests_change_nothing_for_customers(shop: Shop, until: Callable[..., Any]) -> None:
+    """A canary that gets a copy of every request answers them all, and every customer is answered by stable."""
+    count = 200
+    rollout = {"strategy": "Canary", "steps": [{"setMirror": 100}, {"pause": {}}, {"setWeight": 50}]}
+    shop.apply(STABLE, rollout)
+    until(shop.is_ready, seconds=180, message="the first revision serves")
+    shop.apply(CANARY, rollout)
+    until(lambda: shop.state.get("phase") == "Paused", seconds=180, message="copies are made")
+    canary = shop.state["canaryRevision"]
+    assert shop.state["currentMirror"] == 100
+    until(lambda: shop.load.send(1, 10) and shop.answered(canary) > 0, message="Envoy makes copies")
+    time.sleep(1)
+    before = shop.answered(canary)
+    assert greeted(shop.load.send(count, 40)) == {STABLE: count}
+    until(lambda: shop.answered(canary) >= before + count, seconds=15, message="the canary has answered the copies")
+    assert shop.answered(canary) == before + count
+    assert shop.state["currentWeight"] == 0
 
 
 def test_a_rollback_fails_nobody(shop: Shop, until: Callable[..., Any]) -> None:
