@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
+from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.broker import Backend, Broker, BrokerUnavailableError, Delivery
 from supportfleet_runtime.queue.brokered import BrokeredQueue
@@ -198,6 +199,19 @@ class TestRelay:
         memory.waiting.put_nowait(b"a")
         assert await setup.queue.receive(10) == []
         assert await setup.ack(lease) == {"a"}
+
+    async def test_what_could_not_be_claimed_goes_back(self, setup: Setup, memory: MemoryBroker) -> None:
+        """Messages that were received while the database was away are the broker's again at once."""
+        await setup.put("a")
+        await setup.queue.relay()
+
+        async def fail(_ids: Collection[str]) -> Sequence[Lease]:
+            raise StorageUnavailableError("gone")
+
+        setup.store.claim = fail  # type: ignore[method-assign]
+        with pytest.raises(StorageUnavailableError):
+            await setup.queue.receive(10)
+        assert memory.waiting.get_nowait() == b"a"
 
 
 class TestWorker:
