@@ -267,6 +267,9 @@ class FakeApi:
             raise Failure(404, "NotFound")
         if (uid := body["metadata"].get("uid")) and (live is None or live["metadata"]["uid"] != uid):
             raise Failure(409, "Conflict", "uid mismatch")
+        version = body["metadata"].pop("resourceVersion", None)
+        if live is not None and version not in (None, live["metadata"]["resourceVersion"]):
+            raise Failure(409, "Conflict", "the object has been modified")
         manager, force = request.query["fieldManager"], request.query.get("force") == "true"
         merged = copy.deepcopy(live) if live else {"apiVersion": body["apiVersion"], "kind": body["kind"]}
         entries = merged.setdefault("metadata", {}).pop("managedFields", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from supportfleet_operator.cluster.scraper import Target
 from supportfleet_operator.cluster.watch import LOOK_AGAIN
 from supportfleet_operator.errors import ClusterError
 from supportfleet_operator.metrics import Metrics
+from supportfleet_operator.reconcile.apply import Applier
 from supportfleet_operator.reconcile.engine import Engine
 
 DESK = AgentKey("shop", "desk")
@@ -143,6 +145,18 @@ class Stage:
         self.api.put(live)
 
 
+class Interrupting(Applier):
+    """Lets something happen between the children and the status."""
+
+    meanwhile: Any = None
+
+    async def carry_out(self, *arguments: Any) -> Any:
+        done = await super().carry_out(*arguments)
+        if Interrupting.meanwhile is not None:
+            Interrupting.meanwhile()
+        return done
+
+
 @asynccontextmanager
 async def staged(api: Any, client: Client) -> AsyncIterator[Stage]:
     engine = Engine(client, Metrics(), NoPods(), NoPrometheus(), workers=0)
@@ -257,6 +271,31 @@ async def test_a_rollback_waits_for_no_route(stage: Stage) -> None:
     await stage.settle()
     assert set(stage.weights) == {first}
     assert stage.api.get(DEPLOYMENTS, "shop", f"desk-{second}")["spec"]["replicas"] == 0
+
+
+async def test_a_status_is_never_written_over_a_newer_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another leader rolls back while this one is about to report: its report is refused, and what is newer is read."""
+    await stage.caught_up()
+    reconciler = stage.engine.reconciler
+    applier = Interrupting(reconciler.client, reconciler.applier.cache, reconciler.applier.settlements)
+
+    def roll_back() -> None:
+        live = copy.deepcopy(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
+        live["status"]["rollout"] |= {"phase": "RolledBack", "failedRevision": "r1"}
+        stage.api.put(live)
+
+    monkeypatch.setattr(Interrupting, "meanwhile", staticmethod(roll_back))
+    live = copy.deepcopy(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
+    live["status"]["replicas"] = 77
+    stage.api.put(live)
+    stage.engine.agent_changed(stage.api.get(SUPPORT_AGENTS, "shop", "desk"))
+    again = await dataclasses.replace(reconciler, applier=applier).reconcile(DESK)
+    assert again is not None
+    assert again < 1
+    assert stage.state["phase"] == "RolledBack"
+    known = stage.engine.agents.get(DESK)
+    assert known is not None
+    assert known.raw["status"]["rollout"]["phase"] == "RolledBack"
 
 
 async def test_no_pod_goes_in_the_round_that_takes_its_requests(stage: Stage) -> None:

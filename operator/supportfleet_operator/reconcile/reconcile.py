@@ -12,7 +12,7 @@ from typing import Any, Final
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import METADATA_ONLY, Client
 from supportfleet_operator.cluster.recorder import News, Recorder
-from supportfleet_operator.cluster.resources import SUPPORT_AGENTS, AgentKey
+from supportfleet_operator.cluster.resources import SUPPORT_AGENTS, AgentKey, Manifest
 from supportfleet_operator.errors import Conflict, NotFound
 from supportfleet_operator.reconcile import channels, hot, measuring
 from supportfleet_operator.reconcile.agents import Agent, Agents
@@ -78,7 +78,8 @@ class Reconciler:
         view = View(after, now, problems, gate, wanted.decision, wanted.rendered, wanted.following)
         finding = first_finding(view)
         self._tell(agent, applied)
-        await self._report(key, agent, view, gate, finding)
+        if not await self._report(key, agent, view, gate, finding):
+            return await self._outdated(key, agent) or LOST_RACE
         return _next_look(view, finding)
 
     def _observe(self, key: AgentKey, agent: Agent, missing: tuple[Missing, ...] = ()) -> Observed:
@@ -107,11 +108,9 @@ class Reconciler:
         since, or another leader decided, is looked at first.
         """
         assert wanted.decision is not None  # noqa: S101 - only a decision moves
-        manifest = _status_manifest(key, agent, intent_of(agent.raw, wanted.decision))
-        manifest["metadata"]["resourceVersion"] = agent.raw["metadata"]["resourceVersion"]
+        intent = intent_of(agent.raw, wanted.decision)
         try:
-            urgent = self.agents.is_urgent(key)
-            answer = await self.client.apply(manifest, force=True, subresource="status", urgent=urgent)
+            answer = await self._write_status(key, agent, intent, urgent=self.agents.is_urgent(key))
         except (NotFound, Conflict):
             return False
         self.agents.put(answer)
@@ -148,19 +147,34 @@ class Reconciler:
             self.agents.put(newest)
         return LOST_RACE
 
-    async def _report(self, key: AgentKey, agent: Agent, view: View, gate: Gate, finding: Finding | None) -> None:
-        """Write the status if it differs, and post what is new in it."""
+    async def _report(self, key: AgentKey, agent: Agent, view: View, gate: Gate, finding: Finding | None) -> bool:
+        """Write the status if it differs, and post what is new in it; False where the agent has changed meanwhile.
+
+        Like the rollout's state it is written to that state of the agent only that it is about: a process that slept
+        through the loss of its lease must not bring an old one back.
+        """
         status = status_of(view, gate, finding)
         if is_current(agent.raw, status):
-            return
+            return True
         try:
-            answer = await self.client.apply(_status_manifest(key, agent, status), force=True, subresource="status")
+            answer = await self._write_status(key, agent, status, urgent=False)
         except (NotFound, Conflict):
-            return  # gone, or another of the same name: the watch says so
+            return False
         self.agents.put(answer)
         for one in news(agent.raw, status):
             self.recorder.post(agent.raw, one)
         LOG.info("status", extra={"agent": str(key), "phase": status["phase"], "reason": finding and finding.reason})
+        return True
+
+    async def _write_status(self, key: AgentKey, agent: Agent, status: Mapping[str, Any], *, urgent: bool) -> Manifest:
+        metadata = {"name": key.name, "namespace": key.namespace, "uid": agent.uid}
+        manifest = {
+            "apiVersion": agent.raw["apiVersion"],
+            "kind": agent.raw["kind"],
+            "metadata": metadata | {"resourceVersion": agent.raw["metadata"]["resourceVersion"]},
+            "status": status,
+        }
+        return await self.client.apply(manifest, force=True, subresource="status", urgent=urgent)
 
     def _tell(self, agent: Agent, applied: Applied) -> None:
         """Say what was done to children."""
@@ -181,15 +195,6 @@ class Reconciler:
                 "removed", extra={"agent": agent.raw["metadata"]["name"], "child": str(removal.ref), "why": removal.why}
             )
             self.recorder.post(agent.raw, News("Normal", "Deleted", f"deleted {removal.ref}: {removal.why}", "Delete"))
-
-
-def _status_manifest(key: AgentKey, agent: Agent, status: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": agent.raw["apiVersion"],
-        "kind": agent.raw["kind"],
-        "metadata": {"name": key.name, "namespace": key.namespace, "uid": agent.uid},
-        "status": status,
-    }
 
 
 def _next_look(view: View, finding: Finding | None) -> float:
