@@ -84,7 +84,8 @@ class TestARollout:
         assert f"{second} is the stable revision" in supportfleet("promote", desk.name, "--wait").stdout
         assert desk.is_stable(second)
         lines = supportfleet("history", desk.name).stdout.splitlines()
-        assert [line.split()[:3] for line in lines[1:]] == [["2", second, "stable"], ["1", first, "previous:"]]
+        assert [line.split()[:2] for line in lines[1:]] == [["2", second], ["1", first]]
+        assert lines[1].split()[2] == "stable"
         assert f"{first} is the stable revision" in supportfleet("undo", desk.name, "--wait").stdout
         assert desk.is_stable(first)
         assert "paused at 20 %" in supportfleet("retry", desk.name, "--wait").stdout
@@ -133,7 +134,7 @@ class TestPlan:
             False,
             [{"path": "spec.replicas", "before": 4, "after": 5}],
         )
-        for bad, why in (({"replicas": -1}, "spec.replicas"), ({"replica": 1}, "unknown field")):
+        for bad, why in (({"replicas": -1}, "spec.replicas"), ({"replica": 1}, "spec.replica:")):
             more["spec"] |= bad
             said = supportfleet("plan", "-f", "-", stdin=yaml.safe_dump(more), code=2).stdout
             assert "is refused" in said

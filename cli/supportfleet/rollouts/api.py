@@ -30,6 +30,7 @@ MOST_BYTES: Final = 16 * 2**20
 
 Object = dict[str, Any]
 
+BAD_REQUEST: Final = 400
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 INVALID: Final = 422

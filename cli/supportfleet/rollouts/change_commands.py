@@ -11,7 +11,7 @@ from typing import IO, Any, Final, Literal
 import click
 
 from supportfleet.errors import SupportfleetError
-from supportfleet.rollouts.api import FIELD_MANAGER, INVALID, NOT_FOUND, Api, ApiError, Object, read_yaml
+from supportfleet.rollouts.api import BAD_REQUEST, FIELD_MANAGER, INVALID, NOT_FOUND, Api, ApiError, Object, read_yaml
 from supportfleet.rollouts.changes import image_change, kept, model_change, patch_text, warning
 from supportfleet.rollouts.dryrun import dry_run
 from supportfleet.rollouts.options import Target, agent_argument, run, target_options
@@ -21,6 +21,7 @@ from supportfleet.rollouts.text import plan_text, shown
 from supportfleet.rollouts.tree import console
 from supportfleet.rollouts.watching import NoAgentError, Scope, agent_of, fact_of
 
+UNTYPED: Final = "failed to create typed patch object"
 CHANGES_EXIT: Final = 1
 ERROR_EXIT: Final = 2
 """As ``kubectl diff`` does, 1 says that there is a difference, so an error has to be something else."""
@@ -87,15 +88,18 @@ async def _plan(api: Api, target: Target, wanted: Object, notes: tuple[str, ...]
         if error.code == NOT_FOUND:  # the agent may be missing, but then it would be created: its kind or namespace is
             error.remedy = f"Is there a namespace {scope.namespace!r}?"
             raise
-        if error.code != INVALID and not error.causes and not _is_strict(error):
+        if not _is_refusal(error):
             raise
         return refused(str(scope.name), str(scope.namespace), error.message, error.causes)
     return planned(before, after, (*notes, *more))
 
 
-def _is_strict(error: ApiError) -> bool:
-    """Whether it is refused for a field that does not exist."""
-    return error.code == 400  # noqa: PLR2004 - what the API server answers to what it can't read
+def _is_refusal(error: ApiError) -> bool:
+    """Whether the object is at fault: it breaks a rule, or has fields that there are not.
+
+    To server-side apply of an unknown field the API server answers with an error of its own.
+    """
+    return error.code in {BAD_REQUEST, INVALID} or UNTYPED in error.message
 
 
 def _scope(target: Target, wanted: Object) -> Scope:
