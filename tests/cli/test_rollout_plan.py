@@ -206,7 +206,7 @@ class TestRevisions:
         said = supportfleet("plan", "-f", str(file))
         assert said.code == 1
         assert said.out.splitlines() == [
-            "supportagent/new in : would be created",
+            "supportagent/new in shop: would be created",
             "revision: the first revision takes over as soon as its pods are ready, with no steps",
             "note: only SupportAgents are looked at, and not Secret",
         ]

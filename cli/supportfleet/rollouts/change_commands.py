@@ -78,6 +78,7 @@ async def _plans(file: IO[str], target: Target) -> list[Plan]:
 
 async def _plan(api: Api, target: Target, wanted: Object, notes: tuple[str, ...]) -> Plan:
     scope = _scope(target, wanted)
+    wanted = {**wanted, "metadata": {**wanted["metadata"], "namespace": scope.namespace}}
     try:
         before = await fact_of(api, scope)
     except NoAgentError:
