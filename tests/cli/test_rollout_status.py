@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import fcntl
 import io
 import json
+import os
+import pty
 import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -342,6 +351,37 @@ class TestWatching:
         thread.join()
         assert [json.loads(line)["weight"] for line in said.out.splitlines()] == [10, 50]
         assert (said.code, "there is no agent 'desk'" in said.err) == (1, True)
+
+    def test_on_a_terminal_the_tree_stays_in_place(self, fleet: Any) -> None:
+        """The newest tree is written over the one before, coloured and as wide as the terminal, until Ctrl-C."""
+        fleet.canary()
+        terminal, end = pty.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {key: value for key, value in environment.items() if key not in {"COLUMNS", "LINES", "NO_COLOR"}}
+        command = [sys.executable, "-m", "supportfleet", "status", "desk", "--watch"]
+        with subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment) as process:
+            os.close(end)
+            shown = seen_on(terminal, "conditions")
+            fleet.api.status(currentWeight=50)
+            shown += seen_on(terminal, " 50 %")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(10) == 0
+        os.close(terminal)
+        assert "\x1b[33mcanary" in shown
+        assert re.search(r"\x1b\[\d*A", shown)  # the cursor goes up again
+        plain = re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", shown)
+        assert max(map(len, plain.replace("\r", "\n").splitlines())) <= 60
+
+
+def seen_on(terminal: int, text: str) -> str:
+    """What is written to a terminal until this text is."""
+    written, deadline = b"", time.monotonic() + 20
+    while text not in written.decode(errors="replace"):
+        assert time.monotonic() < deadline, written
+        if select.select([terminal], [], [], 0.1)[0]:
+            written += os.read(terminal, 65536)
+    return written.decode(errors="replace")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
