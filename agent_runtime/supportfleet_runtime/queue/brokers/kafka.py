@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,17 +53,16 @@ class Cluster:
 
 
 class KafkaLink:
-    """A producer and a consumer."""
+    """A producer and, from the first ``receive`` on, a consumer.
 
-    def __init__(self, producer: Any, consumer: Any, topic: str) -> None:
+    Whoever only sends must not join the group: it would be given partitions, and read none of them.
+    """
+
+    def __init__(self, producer: Any, make_consumer: Callable[[], Any], topic: str) -> None:
         self._producer = producer
-        self._consumer = consumer
+        self._make_consumer = make_consumer
+        self._consumer: Any = None
         self._topic = topic
-
-    async def start(self) -> None:
-        """Start both."""
-        await self._producer.start()
-        await self._consumer.start()
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Produce, and wait until all in-sync replicas have them."""
@@ -71,6 +70,8 @@ class KafkaLink:
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Poll the partitions that are this process's."""
+        if self._consumer is None:
+            self._consumer = await _started(self._make_consumer())
         got = await self._consumer.getmany(timeout_ms=round(wait * 1000), max_records=limit)
         return [
             Delivery(record.value or b"", (partition, record.offset))
@@ -103,7 +104,8 @@ class KafkaLink:
 
     async def close(self) -> None:
         """Leave the group, and close all connections. During an outage ``stop`` is cancelled by its own clean-up."""
-        await asyncio.gather(self._consumer.stop(), self._producer.stop(), return_exceptions=True)
+        clients = [client for client in (self._consumer, self._producer) if client is not None]
+        await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
     async def _produce(self, topic: str, bodies: Sequence[bytes]) -> None:
         sent = [await self._producer.send(topic, body) for body in bodies]
@@ -123,22 +125,28 @@ async def connect(cluster: Cluster, queue: str) -> KafkaLink:
     producer = AIOKafkaProducer(
         acks="all", enable_idempotence=True, request_timeout_ms=round(CALL_SECONDS * 1000), **client
     )
-    consumer = AIOKafkaConsumer(
-        queue,
-        group_id=queue,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        session_timeout_ms=SESSION_MS,
-        heartbeat_interval_ms=HEARTBEAT_MS,
-        **client,
-    )
-    link = KafkaLink(producer, consumer, queue)
+
+    def make_consumer() -> Any:
+        return AIOKafkaConsumer(
+            queue,
+            group_id=queue,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION_MS,
+            heartbeat_interval_ms=HEARTBEAT_MS,
+            **client,
+        )
+
+    return KafkaLink(await _started(producer), make_consumer, queue)
+
+
+async def _started(client: Any) -> Any:
     try:
-        await link.start()
+        await client.start()
     except BaseException:
-        await link.close()
+        await client.stop()
         raise
-    return link
+    return client
 
 
 def _with_context(security: Mapping[str, Any]) -> dict[str, Any]:
