@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -62,11 +63,12 @@ class Load:
         headers = {"Host": self.host, **self.headers, **more}
         try:
             async with session.post(f"{self.url}/v1/messages", json=body, headers=headers) as response:
-                said = await response.json(content_type=None)
+                text = await response.text()
+                said = json.loads(text) if response.content_type.endswith("json") else text
                 cookie = response.cookies.get(COOKIE)
                 named = cookie.value if cookie else ""
                 reply = said.get("reply", "") if isinstance(said, dict) else ""
-                self.answers.append(Answer(sent, time.monotonic(), response.status, reply, named, str(said)))
+                self.answers.append(Answer(sent, time.monotonic(), response.status, reply, named, text))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             self.answers.append(Answer(sent, time.monotonic(), 0, error=repr(error)))
 

@@ -47,16 +47,21 @@ def customers(talk: Any) -> Callable[[], Any]:
         def write(number: int) -> None:
             while not stop.is_set():
                 body = {"customer_id": f"cust-{number}", "text": "Where is my order A-1001?"}
-                answers.append(talk("/v1/messages", body, service=NAME).status)
+                try:
+                    answers.append(talk("/v1/messages", body, service=NAME).status)
+                except OSError:
+                    answers.append(0)  # no answer at all
                 stop.wait(0.1)
 
         threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(3)]
         for thread in threads:
             thread.start()
-        yield answers
-        stop.set()
-        for thread in threads:
-            thread.join(45)
+        try:
+            yield answers
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(45)
 
     return writing
 
@@ -94,7 +99,11 @@ class Rollout:
         return next((str(one["reason"]) for one in conditions if one["type"] == "Ready"), "")
 
     def ready(self, seconds: float = 180) -> str:
-        self.until(self.is_ready, seconds=seconds, message=f"{NAME} is ready")
+        try:
+            self.until(self.is_ready, seconds=seconds, message=f"{NAME} is ready")
+        except AssertionError as error:
+            error.add_note(json.dumps(self.agent.get("status"), indent=1))
+            raise
         return str(self.state["stableRevision"])
 
 
