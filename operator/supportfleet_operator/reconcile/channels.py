@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from supportfleet_operator.api import GROUP
 from supportfleet_operator.api.model import VERSION
-from supportfleet_operator.cluster.resources import Manifest
+from supportfleet_operator.cluster.resources import JOBS, Manifest, ObjectRef, ref_of
 from supportfleet_operator.reconcile.desired import Desired, resolution, stamp, stamped
 from supportfleet_operator.reconcile.observe import Observed, is_leaving
 from supportfleet_operator.reconcile.policies import pods
@@ -94,9 +94,14 @@ def follow(observed: Observed, now: dt.datetime) -> Following:
     return replace(found, job=_job(desired, _number(newest) + 1, failures), obsolete=tuple(jobs[:-1]), again=None)
 
 
-def is_look(job: Mapping[str, Any]) -> bool:
+def is_look(job: Manifest) -> bool:
     """Whether a Job is a look at a channel."""
-    return _NUMBER.search(job["metadata"]["name"]) is not None
+    return is_look_ref(ref_of(job))
+
+
+def is_look_ref(ref: ObjectRef) -> bool:
+    """Whether a child is one: they come and go with every poll, which is no news."""
+    return ref.kind == JOBS.kind and _NUMBER.search(ref.name) is not None
 
 
 def gate(desired: Desired, following: Following) -> Gate:

@@ -188,13 +188,16 @@ class Reconciler:
             if write.tools:
                 note = f"{write.ref} was changed with {', '.join(write.tools)} and is as the spec says again"
                 self.recorder.post(agent.raw, News("Normal", "Restored", note, "Restore"))
-        if made := [str(write.ref) for write in applied.written if write.live is None]:
+        created = [write.ref for write in applied.written if write.live is None]
+        if made := [str(ref) for ref in created if not channels.is_look_ref(ref)]:
             self.recorder.post(agent.raw, News("Normal", "Created", f"created {', '.join(made)}", "Create"))
         for removal in applied.removed:
             LOG.info(
                 "removed", extra={"agent": agent.raw["metadata"]["name"], "child": str(removal.ref), "why": removal.why}
             )
-            self.recorder.post(agent.raw, News("Normal", "Deleted", f"deleted {removal.ref}: {removal.why}", "Delete"))
+            if not channels.is_look_ref(removal.ref):
+                note = f"deleted {removal.ref}: {removal.why}"
+                self.recorder.post(agent.raw, News("Normal", "Deleted", note, "Delete"))
 
 
 def _next_look(view: View, finding: Finding | None) -> float:
