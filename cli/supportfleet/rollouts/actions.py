@@ -109,7 +109,7 @@ def _refusal(action: str, agent: Object, state: State) -> Found:
 
 
 def _promote(state: State) -> Found:
-    if state.get("phase") == "Promoting":
+    if state.get("canaryRevision") and state.get("phase") == "Promoting":
         return f"{state['canaryRevision']} is being promoted already", ""
     return _canary(state)
 
