@@ -126,9 +126,11 @@ class Shop:
 
     def answered(self, revision: str) -> int:
         """How many messages the pods of a revision have answered, by their own count."""
+        return sum(self._answered(pod["metadata"]["name"]) for pod in self.pods(revision))
+
+    def pods(self, revision: str) -> list[dict[str, Any]]:
         label = f"supportfleet.dev/revision={revision}"
-        pods = self.cluster.get("-n", self.namespace, "pods", "-l", label)["items"]
-        return sum(self._answered(pod["metadata"]["name"]) for pod in pods)
+        return list(self.cluster.get("-n", self.namespace, "pods", "-l", label)["items"])
 
     def _answered(self, pod: str) -> int:
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:8080/proxy/metrics"
@@ -404,3 +406,63 @@ def test_a_rollback_fails_nobody(shop: Shop, until: Callable[..., Any]) -> None:
     LOG.info("abort to the last request that the canary got: %.2f s", last - asked)
     assert greeted(shop.load.answers).keys() == {STABLE, CANARY}
     assert last - asked < SECONDS_TO_FIRST_TRAFFIC
+
+
+@pytest.mark.parametrize("shop", ["Istio", "GatewayAPI"], indirect=True)
+def test_conversations_outlive_a_promotion(shop: Shop, mesh: Mesh, until: Callable[..., Any]) -> None:
+    """Who brings the old revision's cookie is answered by it until the ttl is over, and by the new one from then on.
+
+    Everybody else gets the new one from the promotion on. No request fails, and the old pods go in the end.
+    """
+    ttl, rollout = 30, {"strategy": "Canary", "steps": [{"setWeight": 50}, {"pause": {}}]}
+    stickiness = {"cookie": {}, "ttlSeconds": ttl}
+    shop.apply(STABLE, rollout, stickiness=stickiness)
+    until(shop.is_ready, seconds=180, message="the first revision serves")
+    until(lambda: greeted(shop.load.send(1, 10)) == {STABLE: 1}, message="Envoy knows the first revision")
+    first = shop.state["stableRevision"]
+    shop.load.answers.clear()
+    loyal = Load(mesh.endpoint, shop.host, {"Cookie": f"supportfleet-revision={first}"})
+    with loyal.steady(RATE / 4), shop.load.steady(RATE / 4), shop.watched("supportagent", NAME) as seen:
+        shop.apply(CANARY, rollout, stickiness=stickiness)
+        until(lambda: shop.is_paused_at(50), seconds=180, message="the canary has its half")
+        shop.ask("promote")
+        until(lambda: shop.state["stableRevision"] != first, seconds=60, message="promotion")
+        until(lambda: not shop.state.get("retiring"), seconds=ttl + 30, message="the old pods may go")
+        ended = time.monotonic() + SECONDS_TO_FIRST_TRAFFIC
+        until(lambda: not shop.pods(first), seconds=60, message="the old pods are gone")
+        time.sleep(3)
+    promoted = next(at for at, one in seen if one["status"]["rollout"]["stableRevision"] != first)
+    kept = [one for one in loyal.answers if one.sent < promoted + ttl - 1]
+    last = max(one.sent for one in loyal.answers if one.reply == STABLE)
+    LOG.info("%s: the old revision answered for %.1f s after (ttl %s s)", shop.provider, last - promoted, ttl)
+    LOG.info("requests, with cookie %s, without %s", len(loyal.answers), len(shop.load.answers))
+    assert not loyal.failed
+    assert not shop.load.failed
+    assert greeted(kept) == {STABLE: len(kept)}
+    assert greeted(loyal.since(ended)).keys() == {CANARY}
+    assert greeted(shop.load.since(promoted + SECONDS_TO_FIRST_TRAFFIC)).keys() == {CANARY}
+    assert not {one.cookie for one in kept if one.sent > promoted + SECONDS_TO_FIRST_TRAFFIC} - {""}, "cookies last on"
+
+
+@pytest.mark.parametrize("shop", ["Istio", "GatewayAPI"], indirect=True)
+def test_only_those_who_match_try_the_new_revision(shop: Shop, until: Callable[..., Any]) -> None:
+    """In an A/B test those who match get the new revision and nobody else does, until all do; no request fails."""
+    rollout = {"strategy": "ABTest", "match": TESTERS, "steps": [{"pause": {}}]}
+    shop.apply(STABLE, rollout)
+    until(shop.is_ready, seconds=180, message="the first revision serves")
+    until(lambda: greeted(shop.load.send(1, 10)) == {STABLE: 1}, message="Envoy knows the first revision")
+    shop.apply(CANARY, rollout)
+    until(lambda: shop.state.get("phase") == "Paused", seconds=180, message="the new revision waits at its step")
+    until(lambda: greeted(shop.load.send(1, 10, user_agent="beta-tester")) == {CANARY: 1}, message="Envoy knows both")
+    assert greeted(shop.load.send(100, RATE, user_agent="beta-tester")) == {CANARY: 100}
+    assert greeted(shop.load.send(100, RATE)) == {STABLE: 100}
+    second = shop.state["canaryRevision"]
+    shop.load.answers.clear()
+    with shop.load.steady(RATE / 4):
+        shop.ask("resume")
+        until(lambda: shop.state["stableRevision"] == second, seconds=60, message="promotion")
+        time.sleep(SECONDS_TO_FIRST_TRAFFIC)
+        after = time.monotonic()
+        time.sleep(10)  # the old pods go, with requests under way
+    assert not shop.load.failed
+    assert greeted(shop.load.since(after)).keys() == {CANARY}
