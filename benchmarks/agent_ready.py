@@ -70,7 +70,9 @@ def by_hand(kubectl: Kubectl, children: list[dict[str, Any]]) -> float:
 def plain(kubectl: Kubectl) -> list[dict[str, Any]]:
     """What the operator made, as somebody would keep it in Git: no owner, no status, another name."""
     found = []
-    for kind, name in (("deployment", "bench"), ("configmap", "bench-config"), ("serviceaccount", "bench")):
+    status = kubectl.get("-n", NAMESPACE, "supportagent", "bench")["status"]
+    revision = f"bench-{status['rollout']['stableRevision']}"
+    for kind, name in (("deployment", revision), ("configmap", f"{revision}-config"), ("serviceaccount", "bench")):
         live = kubectl.get("-n", NAMESPACE, kind, name)
         live.pop("status", None)
         live["metadata"] = {"name": live["metadata"]["name"], "namespace": NAMESPACE}
@@ -141,7 +143,7 @@ def rounds(kubectl: Kubectl, count: int) -> None:
         children = plain(kubectl)
         remove(kubectl, "supportagent/bench")
         by = by_hand(kubectl, children)
-        remove(kubectl, "deployment/bench-hand", "configmap/bench-config", "serviceaccount/bench")
+        remove(kubectl, *(f"{child['kind'].lower()}/{child['metadata']['name']}" for child in children))
         print(f"apply to Ready {total:.1f} s, of which the pod's own start {pods:.0f} s; by hand {by:.1f} s")
         beyond.append(total - pods)
         hand.append(by)

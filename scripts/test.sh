@@ -16,7 +16,7 @@ if [ "${CI:-}" = true ]; then
 fi
 if [ "$(id -u)" = 0 ] && [ -z "${KUBECONFIG:-}" ]; then
   say "what the cluster, services and e2e tiers need (binaries, packages, images; cached outside the checkout)"
-  supportfleet local prepare --yes
+  supportfleet local prepare --tests --yes
 fi
 say "tests"
 exec pytest "$@"

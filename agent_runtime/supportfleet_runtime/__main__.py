@@ -44,6 +44,12 @@ OTHERS: Final = MappingProxyType(
         "train": ("supportfleet_runtime.nlu.train_command", "train an intent model from labelled texts"),
         "publish-model": ("supportfleet_runtime.models.publish_command", "upload a model, and print its digest"),
         "sync-model": ("supportfleet_runtime.models.sync_command", "fetch the configured model and verify it"),
+        "channel": ("supportfleet_runtime.models.channel_command", "show or move the version that a channel points to"),
+        "resolve-channel": ("supportfleet_runtime.models.resolve_command", "tell the version that a channel points to"),
+        "deadletters": (
+            "supportfleet_runtime.deadletters_command",
+            "list messages that were given up, or have them worked again",
+        ),
         "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
     }
 )

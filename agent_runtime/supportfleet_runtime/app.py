@@ -12,18 +12,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from aiohttp import web
 
 from supportfleet_runtime.agent.agent import Agent
-from supportfleet_runtime.agent.model import IntentModel
-from supportfleet_runtime.agent.providers import Provider
-from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
+from supportfleet_runtime.agent.ladder import Ladder
+from supportfleet_runtime.agent.live_settings import LiveSettings
+from supportfleet_runtime.agent.model import IntentModel, ModelLoader
+from supportfleet_runtime.agent.pricing import Spending
 from supportfleet_runtime.config import Configuration, Settings, default_database_path
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.intake import Intake
+from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.turns import Turns
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
@@ -34,8 +36,11 @@ from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
 from supportfleet_runtime.health import Check, database_check
+from supportfleet_runtime.language_models import make_ladder
 from supportfleet_runtime.observability.metrics import Metrics
-from supportfleet_runtime.queue.sql import SqlQueue
+from supportfleet_runtime.queue.factory import make_queue
+from supportfleet_runtime.queue.port import Queue
+from supportfleet_runtime.queue.settings import queue_address
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.queue.worker import Worker, WorkerSettings
 from supportfleet_runtime.storage import signals
@@ -68,17 +73,27 @@ class Progress:
     """Whether a background task ended by itself: a bug, and a restart cures what it can."""
 
 
+class ModelSource(Protocol):
+    """What brings the intent model: once, or whenever another is wanted."""
+
+    async def run(self) -> None:
+        """Do so until there is no more to do."""
+        ...
+
+
 @dataclass
 class Parts:
     """What an application is made of; ``build`` makes it, ``lifetime`` opens and closes it."""
 
     settings: Settings
     database: Database
-    queue: SqlQueue
+    queue: Queue
     wakeup: Wakeup
     waiters: Waiters
     model: IntentModel
-    provider: Provider
+    model_source: ModelSource
+    agent_settings: LiveSettings
+    ladder: Ladder
     worker: Worker
     metrics: Metrics
     progress: Progress = field(default_factory=Progress)
@@ -95,14 +110,26 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     metrics = Metrics()
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     lease = min(LEASE_SECONDS, settings.queue_visibility)
-    queue = SqlQueue(database, settings.queue, lease=lease, now=now)
     wakeup = Wakeup()
+    queue = make_queue(
+        database,
+        settings.queue,
+        scope=settings.scope,
+        address=queue_address(
+            settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
+        ),
+        consumer=settings.pod_name,
+        lease=lease,
+        wakeup=wakeup,
+        now=now,
+    )
     views = Views(database, settings.scope)
     waiters = Waiters(views.replies)
-    model = IntentModel(settings.model_dir, settings.model_digest)
-    provider = make_provider(settings)
-    agent = Agent(configuration.agent, lambda: model.classifier, provider, metrics, now)
-    turns = Turns(database, queue, waiters, window=configuration.agent.history.max_turns, now=now)
+    model = IntentModel(metrics)
+    live = LiveSettings(configuration.agent)
+    ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
+    agent = Agent(live, lambda: model.classifier, ladder, metrics, now)
+    turns = Turns(database, queue, waiters, window=lambda: live().history.max_turns, now=now)
     answering = Answering(agent, turns, wakeup, metrics)
     worker = Worker(
         queue=queue,
@@ -112,9 +139,11 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         settings=WorkerSettings(settings.queue_batch, settings.queue_visibility, lease, settings.queue_max_tries),
         metrics=metrics,
     )
-    parts = Parts(settings, database, queue, wakeup, waiters, model, provider, worker, metrics)
+    source = model_source(configuration, model, metrics)
+    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, metrics)
     gateway = Gateway(
         intake=Intake(database, queue, settings.scope, wakeup),
+        mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
         waiters=waiters,
         views=views,
         metrics=metrics,
@@ -140,22 +169,14 @@ def database_url(settings: Settings) -> DatabaseUrl:
     return DatabaseUrl(DatabaseKind.SQLITE, str(path))
 
 
-def make_provider(settings: Settings) -> Provider:
-    """Claude where it is configured, else the script."""
-    if not settings.uses_claude or settings.anthropic_api_key is None:
-        return ScriptedProvider()
-    from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings  # noqa: PLC0415 - see there
+def model_source(configuration: Configuration, model: IntentModel, metrics: Metrics) -> ModelSource:
+    """What brings the model: a file that is followed, or the one that stays."""
+    settings = configuration.settings
+    if settings.model_file is None:
+        return ModelLoader(model, settings.model_dir, settings.model_digest)
+    from supportfleet_runtime.agent.reload import ModelFollower  # noqa: PLC0415 - it brings the object store's client
 
-    return ClaudeProvider(
-        ClaudeSettings(
-            api_key=settings.anthropic_api_key.get_secret_value(),
-            base_url=settings.anthropic_base_url,
-            model=settings.claude_model,
-            timeout=settings.claude_timeout,
-            retries=settings.claude_retries,
-            max_tokens=settings.claude_max_tokens,
-        )
-    )
+    return ModelFollower(model, metrics, settings.model_file, configuration.environ)
 
 
 def checks(parts: Parts) -> dict[str, Check]:
@@ -203,6 +224,9 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     parts = app[PARTS]
     background = [
         asyncio.create_task(bring_up(parts)),
+        asyncio.create_task(parts.queue.run()),
+        asyncio.create_task(parts.model_source.run()),
+        asyncio.create_task(parts.agent_settings.follow(parts.settings.config_file, parts.settings.config_dir)),
         asyncio.create_task(parts.waiters.run()),
         asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
     ]
@@ -216,16 +240,15 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
-    await parts.provider.close()
+    await parts.ladder.close()
+    await parts.queue.close()
     await parts.database.close()
 
 
 async def bring_up(parts: Parts) -> None:
     """Schema, model, worker: each once what it needs is there."""
     await _migrate(parts)
-    classifier = await parts.model.load()
-    info = classifier.info
-    parts.metrics.use_model(info.version, info.digest, info.labels)
+    await parts.model.loaded.wait()
     parts.progress.worker = None
     log.info("ready", scope=parts.settings.scope, queue=parts.queue.name, database=parts.database.kind.value)
     parts.progress.ready.set()

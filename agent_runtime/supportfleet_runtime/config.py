@@ -12,23 +12,27 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
+from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
-from supportfleet_runtime.storage.url import parse_database_url
+from supportfleet_runtime.queue.settings import queue_problems
+from supportfleet_runtime.storage.url import DatabaseKind, parse_database_url
 
 DEFAULT_DATA_DIR: Final = Path("/var/lib/supportfleet")
 DEFAULT_CONFIG_DIR: Final = Path("/etc/supportfleet")
 DATABASE_FILE: Final = "supportfleet.db"
-MAX_SECRET_FILE_BYTES: Final = 64 * 1024
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LlmProvider = Literal["auto", "anthropic", "scripted"]
+QueueType = Literal["sql", "redis", "rabbitmq", "kafka", "sqs"]
+DatabaseType = Literal["sqlite", "postgresql"]
 Lowercase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
@@ -37,10 +41,22 @@ def setting(default: Any, expects: str, meaning: str, **constraints: Any) -> Any
     return Field(default, description=meaning, json_schema_extra={"expects": expects}, **constraints)
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """What the environment says. A field's variable is its name in capitals."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is given alone: ``load`` says from which sources, and gathers what is wrong with them."""
+        return (init_settings,)
 
     api_host: str = setting("0.0.0.0", "an address to listen on", "Interface of the HTTP server.")  # noqa: S104 - pods are reached from outside
     api_port: int = setting(
@@ -73,6 +89,18 @@ class Settings(BaseModel):
     claude_model: str = setting(
         "claude-haiku-5-5", "a model's name", "Model that answers.", min_length=1, max_length=200
     )
+    fallback_model: str | None = setting(
+        None,
+        "a model's name",
+        "Model that answers where CLAUDE_MODEL fails. Unset: none.",
+        min_length=1,
+        max_length=200,
+    )
+    fallback_enabled: bool = setting(
+        True,  # noqa: FBT003 - a default
+        "true or false",
+        "Whether FALLBACK_MODEL and earlier answers stand in for CLAUDE_MODEL; else the generic reply does.",
+    )
     claude_timeout: float = setting(
         20.0, "seconds above 0, up to 300", "Time the model has for a reply, retries included.", gt=0, le=300
     )
@@ -81,6 +109,9 @@ class Settings(BaseModel):
     )
     claude_max_tokens: int = setting(
         1024, "a whole number from 1 to 64000", "Longest reply in tokens.", ge=1, le=64_000
+    )
+    db_type: Annotated[DatabaseType | None, Lowercase] = setting(
+        None, "sqlite or postgresql", "Kind of the database, checked against DATABASE_URL. Unset: what that says."
     )
     database_url: SecretStr | None = setting(
         None,
@@ -91,10 +122,20 @@ class Settings(BaseModel):
     db_timeout: float = setting(
         5.0, "seconds above 0, up to 60", "Longest wait for a connection or a statement.", gt=0, le=60
     )
+    queue_type: Annotated[QueueType, Lowercase] = setting(
+        "sql",
+        "sql, redis, rabbitmq, kafka or sqs",
+        "What carries messages to workers; they are stored in the database whatever it is.",
+    )
+    queue_url: SecretStr | None = setting(
+        None,
+        "redis://…, amqp://…, kafka://HOST:PORT,… or sqs://REGION",
+        "Where that is. Unset with sql: the database.",
+    )
     queue_name: str | None = setting(
         None,
         "up to 200 characters",
-        "Queue that messages go to and workers take from. Unset: POD_NAMESPACE/AGENT_NAME.",
+        "Queue that messages go to and workers take from. Unset: POD_NAMESPACE/AGENT_NAME and, if set, AGENT_REVISION.",
         max_length=200,
     )
     queue_batch: int = setting(100, "a whole number from 1 to 1000", "Most messages worked at once.", ge=1, le=1000)
@@ -115,11 +156,22 @@ class Settings(BaseModel):
         "Model that must be loaded before the pod is ready. Unset: MODEL_DIR/current, else built-in keywords.",
         pattern=r"^sha256:[0-9a-f]{64}$",
     )
+    model_file: Path | None = setting(
+        None,
+        "a JSON file with uri, version and digest",
+        "Model that is used now and whenever the file changes, without a restart; fetched to MODEL_DIR as needed.",
+    )
     config_dir: Path = setting(DEFAULT_CONFIG_DIR, "a folder", "Where a relative CONFIG_FILE is looked up.")
     config_file: Path | None = setting(
         None, "a JSON file", "The agent's configuration. Unset: agent_config.json in CONFIG_DIR, where there is one."
     )
     agent_name: str = setting("default", "up to 63 characters", "The SupportAgent's name.", max_length=63)
+    agent_revision: str | None = setting(
+        None,
+        "up to 63 letters, digits, '.', '_' and '-'",
+        "The SupportAgent's revision: each has a queue of its own.",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+    )
     pod_namespace: str = setting("default", "up to 63 characters", "The SupportAgent's namespace.", max_length=63)
     pod_name: str = setting("local", "up to 253 characters", "This pod, in logs.", max_length=253)
     log_level: Annotated[LogLevel, Lowercase] = setting(
@@ -148,7 +200,8 @@ class Settings(BaseModel):
     @property
     def queue(self) -> str:
         """The queue's name."""
-        return self.queue_name or self.scope
+        revision = f"/{self.agent_revision}" if self.agent_revision else ""
+        return self.queue_name or self.scope + revision
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -167,6 +220,8 @@ class Configuration:
 
     settings: Settings
     agent: AgentSettings
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """All variables: a model's store has its own (AWS_…)."""
 
 
 def split_keys(keys: SecretStr) -> tuple[str, ...]:
@@ -178,8 +233,7 @@ def load(environ: Mapping[str, str]) -> Configuration:
     """Read and check everything, or raise ``ConfigurationError`` with all that is wrong."""
     problems: list[Problem] = []
     given = {name: value for name, value in environ.items() if value.strip()}
-    values = dict(_from_files(given, problems))
-    values |= {name.lower(): given[name] for name in _variables() if name in given}
+    values = SecretFiles(Settings, given, problems)() | Variables(Settings, given)()
     settings = _validate(values, problems)
     file, folder = values.get("config_file"), values.get("config_dir", DEFAULT_CONFIG_DIR)
     agent, found = read_agent_settings(Path(file) if file else None, Path(folder))
@@ -188,7 +242,7 @@ def load(environ: Mapping[str, str]) -> Configuration:
         problems += _contradictions(settings)
     if settings is None or problems:
         raise ConfigurationError(problems)
-    return Configuration(settings, agent)
+    return Configuration(settings, agent, dict(environ))
 
 
 def default_database_path(data: Path = DEFAULT_DATA_DIR, local: Path = Path("data")) -> tuple[Path, bool]:
@@ -205,14 +259,14 @@ def default_database_path(data: Path = DEFAULT_DATA_DIR, local: Path = Path("dat
 def reference() -> str:
     """The settings as a Markdown table."""
     rows = ["| Variable | Default | Expects | What it does |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{_plain(field.default)}`"
+    for name, info in Settings.model_fields.items():
+        default = "" if info.default is None else f"`{_plain(info.default)}`"
         variable = f"`{name.upper()}`" + (" (or `_FILE`)" if name in _secrets() else "")
-        rows.append(f"| {variable} | {default} | {_expects(name)} | {field.description} |")
+        rows.append(f"| {variable} | {default} | {_expects(name)} | {info.description} |")
     return "\n".join(rows) + "\n"
 
 
-def _validate(values: dict[str, str], problems: list[Problem]) -> Settings | None:
+def _validate(values: dict[str, Any], problems: list[Problem]) -> Settings | None:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
@@ -224,34 +278,25 @@ def _validate(values: dict[str, str], problems: list[Problem]) -> Settings | Non
         return None
 
 
-def _from_files(given: Mapping[str, str], problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """The secrets that are given by file."""
-    for name in _secrets():
-        variable = f"{name.upper()}_FILE"
-        if variable not in given:
-            continue
-        if name.upper() in given:
-            problems.append(Problem(variable, f"{name.upper()} is set as well", "set one of the two"))
-            continue
-        try:
-            with Path(given[variable]).open("rb") as file:
-                value = file.read(MAX_SECRET_FILE_BYTES).decode().strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            problems.append(Problem(variable, f"{given[variable]} can't be read: {reason}", "name a readable file"))
-            continue
-        if value:
-            yield name, value
-        else:
-            problems.append(Problem(variable, f"{given[variable]} is empty", f"put into it {_expects(name)}"))
-
-
 def _contradictions(settings: Settings) -> Iterator[Problem]:
     """What is right in each setting, yet not in all of them together."""
     if settings.llm_provider == "anthropic" and settings.anthropic_api_key is None:
         yield Problem(
             "ANTHROPIC_API_KEY", "LLM_PROVIDER=anthropic needs it and it is not set", "set it, or LLM_PROVIDER=scripted"
         )
+    url = settings.database_url
+    kind = DatabaseKind(settings.db_type) if settings.db_type else None
+    if kind is DatabaseKind.POSTGRESQL and url is None:
+        yield Problem("DATABASE_URL", "DB_TYPE=postgresql needs it and it is not set", "set it, or DB_TYPE=sqlite")
+    elif settings.db_type and url and parse_database_url(url.get_secret_value()).kind != settings.db_type:
+        yield Problem(
+            "DB_TYPE", f"DATABASE_URL is no {settings.db_type} address", "unset it, or correct one of the two"
+        )
+    yield from queue_problems(
+        settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
+    )
+    if settings.model_file is not None and settings.model_digest is not None:
+        yield Problem("MODEL_FILE", "MODEL_DIGEST is set as well", "set MODEL_FILE, or pin one model by MODEL_DIGEST")
 
 
 def _writable(folder: Path) -> bool:
@@ -262,17 +307,12 @@ def _writable(folder: Path) -> bool:
         return False
 
 
-def _variables() -> list[str]:
-    return [name.upper() for name in Settings.model_fields]
-
-
 def _secrets() -> list[str]:
-    return [name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None]
+    return [name for name, info in Settings.model_fields.items() if is_secret(info)]
 
 
 def _expects(name: str) -> str:
-    extra = Settings.model_fields[name].json_schema_extra
-    return str(extra["expects"]) if isinstance(extra, dict) else "a valid value"
+    return expectation(Settings.model_fields[name])
 
 
 def _plain(value: object) -> str:

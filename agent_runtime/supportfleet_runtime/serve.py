@@ -44,6 +44,7 @@ async def serve(configuration: Configuration) -> bool:
         await web.TCPSite(runner, settings.api_host, settings.api_port, backlog=BACKLOG).start()
         log.info("listening", addresses=[f"{address[0]}:{address[1]}" for address in runner.addresses])
         await progress.stop.wait()
+        progress.draining = True
         log.info("draining")
     except OSError as error:
         log.critical(

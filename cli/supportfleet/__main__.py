@@ -6,18 +6,33 @@ the only place that turns errors into messages and exit codes.
 
 import importlib
 import sys
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 from supportfleet.errors import SupportfleetError
 
+ACTIONS = "supportfleet.rollouts.action_commands"
+CHANGES = "supportfleet.rollouts.change_commands"
+STATUS = "supportfleet.rollouts.status_commands"
 # Command -> where it is, and one line for --help (read without importing it).
 COMMANDS = {
-    "local": ("supportfleet.local.commands", "A real Kubernetes on this machine."),
-    "demo": ("supportfleet.demo", "A cluster, the operator and an agent that answers."),
-    "chat": ("supportfleet.chat", "Talk to an agent."),
+    "abort": (f"{ACTIONS}:abort", "Roll the canary back."),
+    "chat": ("supportfleet.chat:chat", "Talk to an agent."),
+    "demo": ("supportfleet.demo:demo", "A cluster, the operator and an agent that answers."),
+    "history": (f"{STATUS}:history", "The revisions of an agent."),
+    "local": ("supportfleet.local.commands:local", "A real Kubernetes on this machine."),
+    "pause": (f"{ACTIONS}:pause", "Hold a rollout where it is."),
+    "plan": (f"{CHANGES}:plan", "What an edited YAML would change, before it is applied."),
+    "promote": (f"{ACTIONS}:promote", "Give the canary all of the traffic."),
+    "resume": (f"{ACTIONS}:resume", "Go on after a pause."),
+    "retry": (f"{ACTIONS}:retry", "Try a revision again that was rolled back."),
+    "set": (f"{CHANGES}:set_", "Change an agent's image or model."),
+    "status": (f"{STATUS}:status", "Revisions, weights, steps and figures, as they change."),
+    "undo": (f"{ACTIONS}:undo", "Go back to the revision before."),
 }
+PLUGIN = "kubectl-supportfleet"
 INTERRUPTED_EXIT = 130
 
 
@@ -29,11 +44,11 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the same
-        """The command itself; the attribute is called as the command is."""
+        """The command itself."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, cmd_name)
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
@@ -50,8 +65,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; an error is a message and an exit code, never a traceback."""
+    name = "kubectl supportfleet" if Path(sys.argv[0]).stem == PLUGIN else "supportfleet"
     try:
-        cli.main(arguments, prog_name="supportfleet", standalone_mode=False)
+        cli.main(arguments, prog_name=name, standalone_mode=False)
     except SupportfleetError as error:
         _complain(error.message, error.remedy)
         sys.exit(error.exit_code)

@@ -178,11 +178,12 @@ def _what_next(console: Console, info: Mapping[str, Any], seconds: float) -> Non
 [bold green]All of it runs[/] [dim]({seconds:.0f} s)[/]. What to try next:
 
   export KUBECONFIG={info["kubeconfig"]} PATH={folder}:{Path(sys.executable).parent}:$PATH
-  kubectl get deployments,services,hpa,pdb,networkpolicies,jobs,pods -l supportfleet.dev/agent={AGENT}
+  kubectl get deployments,services,hpa,pdb,networkpolicies,jobs,pods -L supportfleet.dev/revision \\
+    -l supportfleet.dev/agent={AGENT}
   kubectl explain supportagent.spec.model
   kubectl patch supportagent {AGENT} --type merge -p '{{"spec":{{"config":{{"greeting":"Good day!"}}}}}}'
   kubectl get supportagents --watch           [dim]# … and see it converge[/]
-  kubectl delete deployment {AGENT}   [dim]# … and see it come back[/]
+  kubectl delete deployments -l supportfleet.dev/agent={AGENT}   [dim]# … and see them come back[/]
   supportfleet chat {AGENT}
   supportfleet local down                     [dim]# leaves nothing behind[/]""",
         highlight=False,

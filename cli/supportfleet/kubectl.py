@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 from supportfleet.errors import SupportfleetError
 
 TIMEOUT_SECONDS = 60.0
+PROXY_START_SECONDS = 15.0
+PROXY_STOP_SECONDS = 5.0
 
 
 class KubectlError(SupportfleetError):
@@ -22,11 +26,12 @@ class KubectlError(SupportfleetError):
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl for one cluster; ``kubeconfig`` None means the user's own current context."""
+    """kubectl for one cluster; ``kubeconfig`` and ``context`` None mean the user's own current ones."""
 
     kubeconfig: Path | None = None
     path: Path | None = None
     _env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    context: str | None = None
 
     def program(self) -> str:
         """Where kubectl is.
@@ -43,13 +48,17 @@ class Kubectl:
         """The environment that points kubectl at the cluster."""
         return {**self._env, **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {})}
 
+    def _command(self, *arguments: str) -> list[str]:
+        context = [f"--context={self.context}"] if self.context else []
+        return [self.program(), *context, *arguments]
+
     def run(self, *arguments: str, stdin: str | None = None, timeout: float = TIMEOUT_SECONDS) -> str:
         """What kubectl prints.
 
         Raises:
             KubectlError: It failed or took longer than ``timeout`` seconds; holds what it said.
         """
-        command = [self.program(), *arguments]
+        command = self._command(*arguments)
         try:
             done = subprocess.run(
                 command, input=stdin, env=self.env(), capture_output=True, text=True, timeout=timeout, check=False
@@ -64,6 +73,10 @@ class Kubectl:
         """What ``kubectl get`` answers, as an object."""
         return json.loads(self.run("get", *arguments, "-o", "json"))
 
+    def namespace(self) -> str:
+        """The namespace of the context in use, which is what kubectl itself would take."""
+        return self.run("config", "view", "--minify", "-o", "jsonpath={..namespace}").strip() or "default"
+
     @contextlib.contextmanager
     def proxy(self) -> Iterator[str]:
         """The API server on loopback for as long as the block lasts, with the user's credentials; yields its URL.
@@ -71,15 +84,47 @@ class Kubectl:
         Raises:
             KubectlError: The proxy did not start.
         """
-        command = [self.program(), "proxy", "--port=0"]
+        with self._proxy("--port=0") as line:
+            found = re.search(r"127\.0\.0\.1:\d+", line)
+            if found is None:
+                raise KubectlError(f"'kubectl proxy' did not start: {line.strip()}")
+            yield f"http://{found.group()}"
+
+    @contextlib.contextmanager
+    def socket(self) -> Iterator[Path]:
+        """The same on a Unix socket in a folder of the user's own, so that nobody else on the machine reaches it.
+
+        Raises:
+            KubectlError: The proxy did not start.
+        """
+        with tempfile.TemporaryDirectory(prefix="supportfleet-") as folder:
+            path = Path(folder) / "api.sock"
+            with self._proxy(f"--unix-socket={path}") as line:
+                if not path.exists():
+                    raise KubectlError(f"'kubectl proxy' did not start: {line.strip() or 'it said nothing'}")
+                yield path
+
+    @contextlib.contextmanager
+    def _proxy(self, *flags: str) -> Iterator[str]:
+        """A proxy, and the first line that it says: once it serves, or why it can't."""
+        command = self._command("proxy", *flags)
         with subprocess.Popen(
             command, env=self.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
+            late = threading.Timer(PROXY_START_SECONDS, process.kill)
+            late.start()
             try:
                 line = process.stdout.readline() if process.stdout else ""
-                found = re.search(r"127\.0\.0\.1:\d+", line)
-                if found is None:
-                    raise KubectlError(f"'kubectl proxy' did not start: {line.strip()}")
-                yield f"http://{found.group()}"
+                late.cancel()
+                yield line
             finally:
+                late.cancel()
                 process.terminate()
+                _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    try:
+        process.wait(PROXY_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

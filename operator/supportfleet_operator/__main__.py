@@ -25,7 +25,9 @@ from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.connection import connect
 from supportfleet_operator.cluster.lease import Elector
 from supportfleet_operator.cluster.limiter import Limiter
+from supportfleet_operator.cluster.prometheus import Prometheus, PrometheusClient, asking
 from supportfleet_operator.cluster.resources import SUPPORT_AGENTS
+from supportfleet_operator.cluster.scraper import PodScraper, Scraper, scraping
 from supportfleet_operator.errors import ClusterError, LeadershipLost, SettingsError
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile.engine import Engine
@@ -66,6 +68,8 @@ async def run(settings: Settings) -> None:
     metrics, health = Metrics(), Health()
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(connect(settings.kubeconfig))
+        scraper = PodScraper(await stack.enter_async_context(scraping()))
+        prometheus = PrometheusClient(await stack.enter_async_context(asking()))
         await stack.enter_async_context(serving(settings.listen, metrics, health))
         client = Client(connection, Limiter(settings.qps, settings.burst), metrics.request)
         LOG.info("started", extra={"identity": settings.identity, "server": connection.server})
@@ -75,7 +79,7 @@ async def run(settings: Settings) -> None:
         if settings.leader_election:
             elector = Elector(client, LEASE, settings.lease_namespace, settings.identity, metrics.leads)
             renewal = await stack.enter_async_context(elector.leading())
-        engine = _engine(settings, client, metrics, health)
+        engine = _engine(settings, client, metrics, (scraper, prometheus), health)
         watching = handlers.watch_agents(engine, connection, settings.namespaces, on_signal)
         await _lead(engine, watching, renewal)
 
@@ -93,11 +97,14 @@ async def _crd_is_served(client: Client, health: Health) -> None:
         await asyncio.sleep(CRD_POLL)
 
 
-def _engine(settings: Settings, client: Client, metrics: Metrics, health: Health) -> Engine:
+def _engine(
+    settings: Settings, client: Client, metrics: Metrics, outside: tuple[Scraper, Prometheus], health: Health
+) -> Engine:
     """The engine of the leader, with the probes asking it from now on."""
     engine = Engine(
         client,
         metrics,
+        *outside,
         namespaces=settings.namespaces,
         workers=settings.workers,
         instance=settings.identity,

@@ -1,7 +1,7 @@
 """A local server that speaks as much of S3 as model artifacts need, and misbehaves on request.
 
-Path-style GET, HEAD, PUT (with ``If-None-Match: *``), ranges, and ListObjectsV2 in pages; requests must be signed with
-the right key id. A fault applies to the requests whose path ends as it says, a given number of times.
+Path-style GET, HEAD, PUT (with ``If-None-Match: *`` and ``If-Match``), ranges, and ListObjectsV2 in pages; requests
+must be signed with the right key id. A fault applies to the requests whose path ends as it says, so many times.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class S3Api:
     key_id: str = "AKIDTESTTESTTEST"
     secret: str = "very/secret+key"
     page: int = 1000
+    has_conditions: bool = True
+    """Whether an object can be replaced on the condition that it is still the same."""
     buckets: dict[str, dict[str, bytes]] = field(default_factory=lambda: {"models": {}})
     listing: dict[str, int] = field(default_factory=dict)
     """Objects that the listing shows in another size than they have, or though they are not there."""
@@ -118,14 +120,21 @@ class S3Api:
             return refusal
         objects, key = self.buckets[request.match_info["bucket"]], request.match_info["key"]
         if request.method == "PUT":
-            data = await request.read()
-            if key in objects and request.headers.get("If-None-Match") == "*":
-                return _error(412, "PreconditionFailed")
-            objects[key] = data
-            return web.Response(headers={"ETag": _etag(data)})
+            return self._put(request, objects, key, await request.read())
         if key not in objects:
             return _error(404, "NoSuchKey")
         return await self._send(request, objects[key])
+
+    def _put(self, request: web.Request, objects: dict[str, bytes], key: str, data: bytes) -> web.Response:
+        if key in objects and request.headers.get("If-None-Match") == "*":
+            return _error(412, "PreconditionFailed")
+        wanted = request.headers.get("If-Match")
+        if wanted is not None and not self.has_conditions:
+            return _error(501, "NotImplemented")
+        if wanted is not None and (key not in objects or wanted != _etag(objects[key])):
+            return _error(412, "PreconditionFailed")
+        objects[key] = data
+        return web.Response(headers={"ETag": _etag(data)})
 
     async def _send(self, request: web.Request, data: bytes) -> web.StreamResponse:
         headers = {"ETag": _etag(data), "Last-Modified": MODIFIED, "Accept-Ranges": "bytes"}

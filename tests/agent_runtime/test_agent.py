@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.classifier import KeywordClassifier, KeywordInfo, KeywordPrediction
-from supportfleet_runtime.agent.model import IntentModel
+from supportfleet_runtime.agent.ladder import Ladder, Rung
+from supportfleet_runtime.agent.model import IntentModel, ModelLoader
 from supportfleet_runtime.agent.prompt import build_prompt
 from supportfleet_runtime.agent.providers import Completion, Prompt
 from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
@@ -25,7 +26,7 @@ from supportfleet_runtime.observability.metrics import Metrics
 DIGEST = "sha256:" + "a" * 64
 
 
-SAID = Completion("From the model.", "m-1", 12, 3)
+SAID = Completion("From the model.", "m-1")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
@@ -36,7 +37,7 @@ class Model:
         self.outcome = outcome
         self.prompts: list[Prompt] = []
 
-    async def complete(self, prompt: Prompt) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
         self.prompts.append(prompt)
         if isinstance(self.outcome, ProviderError):
             raise self.outcome
@@ -70,7 +71,7 @@ def make_agent(clock: Any) -> Any:
     def make(model: Any = None, classifier: Any = None, **settings: Any) -> Agent:
         chosen = classifier or KeywordClassifier()
         configured = AgentSettings.model_validate(settings)
-        return Agent(configured, lambda: chosen, model or Model(), Metrics(), clock)
+        return Agent(lambda: configured, lambda: chosen, Ladder([Rung(0, model or Model())]), Metrics(), clock)
 
     return make
 
@@ -140,7 +141,7 @@ class TestAnswering:
     async def test_every_text_gets_an_answer(self, text: str, pending: Pending | None) -> None:
         """No text, in no state of a conversation, leaves a customer without a reply."""
         classifier = KeywordClassifier()
-        agent = Agent(AgentSettings(), lambda: classifier, ScriptedProvider(), Metrics(), lambda: NOON)
+        agent = Agent(AgentSettings, lambda: classifier, Ladder([Rung(0, ScriptedProvider())]), Metrics(), lambda: NOON)
         answer = await agent.answer(Turn("t", "c", "cust-1001", 1, text, NOON, pending=pending))
         assert answer.text.strip()
 
@@ -190,34 +191,36 @@ class TestPrompt:
 class TestModel:
     """Which intent model is used."""
 
-    def model(self, folder: Path, digest: str | None, load: Any, problems: list[str | None]) -> IntentModel:
+    async def loaded(self, folder: Path, digest: str | None, load: Any, problems: list[str | None]) -> IntentModel:
+        """The model once it is loaded; ``problems`` are what kept it from that."""
+
         async def sleep(_seconds: float) -> None:
             problems.append(model.problem)
             if len(problems) == 1:
                 (folder / "versions" / DIGEST.removeprefix("sha256:")).mkdir(parents=True, exist_ok=True)
 
-        model = IntentModel(folder, digest, load=load, sleep=sleep)
+        model = IntentModel(Metrics())
+        await ModelLoader(model, folder, digest, load=load, sleep=sleep).run()
         return model
 
     async def test_keywords_where_nothing_is_configured(self, tmp_path: Path) -> None:
         """Without digest and without files the built-in keywords are used."""
-        model = self.model(tmp_path, None, None, [])
-        assert (await model.load()).info.version == "builtin"
+        model = await self.loaded(tmp_path, None, None, [])
+        assert model.classifier.info.version == "builtin"
         assert model.problem is None
 
     async def test_the_current_model_where_there_is_one(self, tmp_path: Path) -> None:
         """Without a digest, what 'current' points to is loaded."""
         (tmp_path / "current").mkdir()
         loaded: list[Path] = []
-        model = self.model(tmp_path, None, lambda path: loaded.append(path) or KeywordClassifier(), [])
-        await model.load()
+        await self.loaded(tmp_path, None, lambda path: loaded.append(path) or KeywordClassifier(), [])
         assert loaded == [tmp_path / "current"]
 
     async def test_a_demanded_model_is_waited_for(self, tmp_path: Path) -> None:
         """With a digest there is no model until that one is there, and the problem says what to do."""
         told: list[str | None] = []
-        model = self.model(tmp_path, DIGEST, lambda _path: _with_digest(DIGEST), told)
-        assert (await model.load()).info.digest == DIGEST
+        model = await self.loaded(tmp_path, DIGEST, lambda _path: _with_digest(DIGEST), told)
+        assert model.classifier.info.digest == DIGEST
         assert told
         assert told[0]
         assert "sync-model" in told[0]
@@ -226,8 +229,8 @@ class TestModel:
         """A folder that holds another model than its name says is not used."""
         found = iter(["sha256:" + "b" * 64, DIGEST])
         told: list[str | None] = []
-        model = self.model(tmp_path, DIGEST, lambda _path: _with_digest(next(found)), told)
-        assert (await model.load()).info.digest == DIGEST
+        model = await self.loaded(tmp_path, DIGEST, lambda _path: _with_digest(next(found)), told)
+        assert model.classifier.info.digest == DIGEST
         assert any(problem and "bbbb" in problem for problem in told)
 
     async def test_a_broken_model_is_told_and_tried_again(self, tmp_path: Path) -> None:
@@ -242,8 +245,8 @@ class TestModel:
 
         (tmp_path / "current").mkdir()
         told: list[str | None] = []
-        model = self.model(tmp_path, None, load, told)
-        assert (await model.load()).info.version == "builtin"
+        model = await self.loaded(tmp_path, None, load, told)
+        assert model.classifier.info.version == "builtin"
         assert told == ["the model can't be loaded: ValueError"]
 
 

@@ -151,7 +151,7 @@ class TestAnswersOfClaude:
             ("assistant", "An answer from the model."),
             ("user", "And your socks?"),
         ]
-        assert await agent.metric('agent_tokens_total{direction="input"}') == 42
+        assert await agent.metric('agent_tokens_total{kind="input",model="claude-test"}') == 42
 
     async def test_a_failing_service_is_a_fallback(self, start_agent: Any, messages_api: Any) -> None:
         """Errors and silence of the service become the generic reply, with status 200 and level 4."""
@@ -248,7 +248,7 @@ class TestCrashes:
     ) -> None:
         """A message whose every attempt failed is dead-lettered, and its customer is answered all the same."""
         agent = await start_agent(now=clock, QUEUE_MAX_TRIES="1", **with_claude(messages_api))
-        agent.parts.provider.complete = None  # a bug: whatever calls it fails with TypeError
+        agent.parts.ladder.ask = None  # a bug: whatever calls it fails with TypeError
         got = await agent.say("boots?")
         assert (got["source"], got["fallback_level"]) == ("fallback", 4)
         async with agent.client.get(f"/v1/tasks/{got['task_id']}") as task:

@@ -107,6 +107,35 @@ class TestEnvironment:
         settings = config.load({**environ, "QUEUE_NAME": "canary"}).settings
         assert (settings.queue, settings.scope) == ("canary", "shop/helper")
 
+    def test_revisions_have_queues_of_their_own(self) -> None:
+        """What a proxy sends to a revision is worked by that revision: its name is part of the queue's."""
+        environ = {"POD_NAMESPACE": "shop", "AGENT_NAME": "helper", "AGENT_REVISION": "r0123456"}
+        settings = config.load(environ).settings
+        assert (settings.queue, settings.scope) == ("shop/helper/r0123456", "shop/helper")
+        assert list(problems(**{**environ, "AGENT_REVISION": "a/b"})) == ["AGENT_REVISION"]
+
+    @pytest.mark.parametrize(
+        ("environ", "wrong"),
+        [
+            ({"DB_TYPE": "postgresql"}, "DATABASE_URL"),
+            ({"DB_TYPE": "PostgreSQL", "DATABASE_URL": "sqlite:///x.db"}, "DB_TYPE"),
+            ({"DB_TYPE": "sqlite", "DATABASE_URL": "postgresql://h/d"}, "DB_TYPE"),
+            ({"DB_TYPE": "oracle"}, "DB_TYPE"),
+            ({"QUEUE_TYPE": "redis"}, "QUEUE_URL"),
+            ({"QUEUE_TYPE": "kafka", "QUEUE_URL": "redis://h"}, "QUEUE_URL"),
+            ({"QUEUE_TYPE": "smoke"}, "QUEUE_TYPE"),
+            ({"MODEL_FILE": "/x/model.json", "MODEL_DIGEST": "sha256:" + "a" * 64}, "MODEL_FILE"),
+        ],
+    )
+    def test_settings_that_contradict_each_other(self, environ: dict[str, str], wrong: str) -> None:
+        """What is right alone and wrong together is found before anything starts."""
+        assert list(problems(**environ)) == [wrong]
+
+    def test_the_kind_of_database_may_be_said(self) -> None:
+        """DB_TYPE that agrees with DATABASE_URL, or with its absence, is fine."""
+        assert config.load({"DB_TYPE": "SQLite"}).settings.db_type == "sqlite"
+        config.load({"DB_TYPE": "postgresql", "DATABASE_URL": "postgresql://h/d"})
+
     @given(st.dictionaries(st.sampled_from([name.upper() for name in config.Settings.model_fields]), st.text()))
     def test_any_environment_is_accepted_or_explained(self, environ: dict[str, str]) -> None:
         """Whatever variables hold, loading gives a configuration or a list of problems, never another error."""

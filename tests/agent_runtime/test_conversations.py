@@ -8,6 +8,7 @@ import pytest
 
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.classifier import KeywordClassifier
+from supportfleet_runtime.agent.ladder import Ladder, Rung
 from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.settings import AgentSettings
@@ -38,7 +39,7 @@ class Desk:
         self.queue = SqlQueue(database, scope, lease=30, now=clock)
         self.views = Views(database, scope)
         self.waiters = Waiters(self.views.replies)
-        self.turns = Turns(database, self.queue, self.waiters, window=3, now=clock)
+        self.turns = Turns(database, self.queue, self.waiters, window=lambda: 3, now=clock)
         self.intake = Intake(database, self.queue, scope, self.wakeup)
 
     def message(self, text: str, conversation: str | None = None, customer: str = "ada") -> Incoming:
@@ -202,7 +203,7 @@ class TestTurns:
 class TestAnswering:
     async def test_the_next_turn_follows_at_once(self, desk: Desk) -> None:
         """Who answered a turn wakes the worker for the next one of the conversation, and only where there is one."""
-        agent = Agent(AgentSettings(), KeywordClassifier, ScriptedProvider(), Metrics(), desk.clock)
+        agent = Agent(AgentSettings, KeywordClassifier, Ladder([Rung(0, ScriptedProvider())]), Metrics(), desk.clock)
         answering = Answering(agent, desk.turns, desk.wakeup, Metrics())
         first = await desk.say("hello")
         await desk.say("where is my order?", first.conversation_id)

@@ -166,6 +166,10 @@ class TestMetrics:
             "agent_fallback",
             "agent_task",
             "agent_tokens",
+            "agent_cost_usd",
+            "agent_unpriced_reply",
+            "agent_model_reload",
+            "agent_model_reload_failed_info",
             "process_resident_memory_bytes",
         }
         (request,) = families["agent_request"].samples
@@ -198,6 +202,17 @@ class TestMetrics:
             metrics.count_request(200, intent)
         (family,) = [f for f in metrics.registry.collect() if f.name == "agent_request"]
         assert {sample.labels["intent"] for sample in family.samples} <= {"refund", "other", "none"}
+
+    @given(st.lists(st.text(min_size=1, max_size=300)))
+    def test_language_models_are_bounded(self, names: list[str]) -> None:
+        """Whatever models a service says it is, only so many become label values."""
+        metrics = Metrics()
+        for name in [*names, *(f"model-{number}" for number in range(50))]:
+            metrics.count_usage(name, 1, 1, None)
+        (family,) = [f for f in metrics.registry.collect() if f.name == "agent_unpriced_reply"]
+        totals = [sample for sample in family.samples if sample.name.endswith("_total")]
+        assert len(totals) <= 21
+        assert sum(sample.value for sample in totals) == len(names) + 50
 
     def test_one_model_at_a_time(self) -> None:
         """After a change of model the old one is no longer told."""

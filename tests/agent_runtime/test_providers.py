@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supportfleet_runtime.agent.breaker import CircuitBreaker, State
+from supportfleet_runtime.agent.guard import Guard
+from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers import Prompt, Utterance
 from supportfleet_runtime.agent.providers.claude import (
     LONGEST_PAUSE,
@@ -27,15 +31,24 @@ async def ask(messages_api: Any) -> Any:
     providers: list[ClaudeProvider] = []
 
     async def ask(
-        *, key: str = messages_api.key, url: str = "", pauses: list[float] | None = None, **facts: Any
+        *,
+        key: str = messages_api.key,
+        url: str = "",
+        pauses: list[float] | None = None,
+        spent: list[Usage] | None = None,
+        guard: Guard | None = None,
+        within: float = 30,
+        **facts: Any,
     ) -> Any:
         async def sleep(seconds: float) -> None:
             (pauses if pauses is not None else []).append(seconds)
 
         values = {"model": "claude-test", "timeout": 5.0, "retries": 2, "max_tokens": 100, **facts}
         settings = ClaudeSettings(api_key=key, base_url=url or messages_api.url, **values)
-        providers.append(ClaudeProvider(settings, sleep=sleep, chance=lambda: 1.0))
-        return await providers[-1].complete(PROMPT)
+        count = spent.append if spent is not None else lambda _usage: None
+        chosen = guard or Guard(CircuitBreaker(time.monotonic), CircuitBreaker(time.monotonic))
+        providers.append(ClaudeProvider(settings, count, chosen, sleep=sleep, chance=lambda: 1.0))
+        return await providers[-1].complete(PROMPT, within=within)
 
     yield ask
     for provider in providers:
@@ -52,9 +65,28 @@ async def reason(asked: Any) -> str:
 class TestSuccess:
     async def test_the_reply_and_what_it_took(self, ask: Any) -> None:
         """Text, model and token counts come from the answer."""
-        got = await ask()
+        spent: list[Usage] = []
+        got = await ask(spent=spent)
         assert (got.text, got.model) == ("An answer from the model.", "claude-test")
-        assert (got.input_tokens, got.output_tokens) == (21, 7)
+        assert spent == [Usage("claude-test", 21, 7)]
+
+    async def test_an_answer_of_no_use_is_paid_for(self, ask: Any, messages_api: Any) -> None:
+        """What the service counted is told also where its answer is empty, refused or cached; of a failure nothing."""
+        spent: list[Usage] = []
+        cached = {**messages_api.message("fine"), "usage": {"input_tokens": 3, "output_tokens": 2}}
+        cached["usage"] |= {"cache_creation_input_tokens": 5, "cache_read_input_tokens": 7}
+        messages_api.then(
+            lambda: web.json_response(messages_api.message(None)),
+            lambda: web.json_response(messages_api.message("no", stop_reason="refusal")),
+            lambda: messages_api.error(529),
+            lambda: web.json_response(cached),
+            lambda: web.json_response({**messages_api.message("free"), "usage": None}),
+        )
+        assert await reason(ask(spent=spent)) == "empty"
+        assert await reason(ask(spent=spent)) == "refusal"
+        await ask(spent=spent)
+        await ask(spent=spent)
+        assert spent == [Usage("claude-test", 21, 7), Usage("claude-test", 21, 7), Usage("claude-test", 3, 2, 5, 7)]
 
     async def test_the_request_is_what_the_api_documents(self, ask: Any, messages_api: Any) -> None:
         """Model, limit, system prompt and the conversation's turns are sent."""
@@ -145,6 +177,55 @@ class TestRetries:
         assert pause < left
         assert pause >= (retry_after or 0)
         assert pause <= max(LONGEST_PAUSE, retry_after or 0)
+
+
+class TestBreakers:
+    def guard(self) -> Guard:
+        return Guard(CircuitBreaker(time.monotonic), CircuitBreaker(time.monotonic))
+
+    async def test_a_service_that_is_down_is_left_alone(self, ask: Any, messages_api: Any) -> None:
+        """After five failures in a row nothing is sent any more, retries included."""
+        guard = self.guard()
+        messages_api.then(*[lambda: messages_api.error(500)] * 99)
+        reasons = [await reason(ask(guard=guard)) for _ in range(4)]
+        assert reasons == ["server_error", "circuit_open", "circuit_open", "circuit_open"]
+        assert messages_api.attempts == 5
+        assert (guard.service.state, guard.model.state) == (State.OPEN, State.CLOSED)
+
+    async def test_an_overloaded_model_says_nothing_of_its_service(self, ask: Any, messages_api: Any) -> None:
+        """Overload opens the model's own breaker; what the request itself is to blame for opens none."""
+        guard = self.guard()
+        messages_api.then(*[lambda: messages_api.error(400)] * 9)
+        for _ in range(9):
+            assert await reason(ask(guard=guard)) == "refused"
+        assert (guard.service.state, guard.model.state) == (State.CLOSED, State.CLOSED)
+        messages_api.then(*[lambda: messages_api.error(529)] * 9)
+        for _ in range(2):
+            await reason(ask(guard=guard))
+        assert (guard.service.state, guard.model.state) == (State.CLOSED, State.OPEN)
+
+    async def test_silence_is_a_failure(self, ask: Any, messages_api: Any) -> None:
+        """A service that never answers opens its breaker, whether its own limit or the budget ends the call."""
+        guard = self.guard()
+        messages_api.behaviours += [messages_api.hang] * 9
+        for number in range(5):
+            limits = {"timeout": 0.1} if number % 2 else {"within": 0.1}
+            assert await reason(ask(guard=guard, retries=0, **limits)) in {"timeout", "unreachable"}
+        assert guard.service.state is State.OPEN
+
+    async def test_a_caller_that_goes_is_no_failure(self, ask: Any, messages_api: Any) -> None:
+        """Calls that are cancelled say nothing of the service."""
+        guard = self.guard()
+        messages_api.behaviours += [messages_api.hang] * 9
+        for number in range(9):
+            asking = asyncio.create_task(ask(guard=guard))
+            while messages_api.attempts <= number:  # noqa: ASYNC110 - a server's requests set no event
+                await asyncio.sleep(0.005)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        assert guard.service.state is State.CLOSED
+        messages_api.behaviours.clear()
+        assert (await ask(guard=guard)).text
 
 
 class TestFailures:

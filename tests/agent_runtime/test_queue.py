@@ -215,6 +215,7 @@ class MemoryQueue:
     """A queue that hands out given leases once and remembers what becomes of them."""
 
     name = "memory"
+    waits = False
 
     def __init__(self, *leases: Lease) -> None:
         self.waiting = list(leases)
@@ -251,6 +252,12 @@ class MemoryQueue:
 
     async def depth(self) -> int:
         return len(self.waiting)
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
 
 
 class Running:

@@ -10,7 +10,7 @@ import yaml
 
 from supportfleet.local import state
 from supportfleet.local.embedded import controlplane, files, logs
-from supportfleet.local.embedded.addons import ADDONS
+from supportfleet.local.embedded.addons import ADDONS, gateway_api, istio
 from supportfleet.local.embedded.addons.credentials import kept_in
 from supportfleet.local.embedded.api import Manifest, path_of
 from supportfleet.local.embedded.certificates import Pair
@@ -30,7 +30,7 @@ BINARY = Path("/cache/kube-apiserver/0123abcd/kube-apiserver")
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     layout, addresses = Layout("demo", tmp_path), Addresses(4)
-    files.write(layout.etc / "istio-definitions-api@v1.31.1.json", "[]")
+    files.write(layout.etc / "istio-definitions-api@v1.31.1-gateway-api@v1.6.0.json", "[]")
     return Context(
         layout=layout,
         record=state.Record(name="demo", provider="embedded", nodes=2, index=4, istio=True),
@@ -39,7 +39,10 @@ def context(tmp_path: Path) -> Context:
         daemons=Daemons(layout, Cgroups([])),
         programs={name: Path("/cache") / name / "0123abcd" / name for name in PROGRAMS},
         images={},
-        sources={"istio.io/api": Path("/modules/api@v1.31.1")},
+        sources={
+            "istio.io/api": Path("/modules/api@v1.31.1"),
+            "sigs.k8s.io/gateway-api": Path("/modules/gateway-api@v1.6.0"),
+        },
         progress=Progress(),
         fast=False,
     )
@@ -214,3 +217,32 @@ def test_secrets_are_not_on_command_lines(context: Context) -> None:
     daemons = [daemon for addon in ADDONS for daemon in addon.daemons(context)] + [logs.rotation(context.layout)]
     words = " ".join(word for daemon in daemons for word in daemon.command)
     assert not any(password in words for password in vars(known).values())
+
+
+def test_the_gateway_apis_gateway_is_the_ingress(context: Context) -> None:
+    """A Gateway of the Gateway API is served by the Envoy that is there, so Istio deploys no other."""
+    (gateway,) = [m for m in gateway_api.manifests() if m["kind"] == "Gateway"]
+    (service,) = [m for m in manifests(context) if m["kind"] == "Service" and "selector" in m["spec"]]
+    where = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.cluster.local"
+    assert gateway["spec"]["addresses"] == [{"type": "Hostname", "value": where}]
+    ports = {port["port"] for port in service["spec"]["ports"]}
+    assert {listener["port"] for listener in gateway["spec"]["listeners"]} <= ports
+    assert {path_of(manifest) for manifest in gateway_api.manifests()} == {
+        "/apis/gateway.networking.k8s.io/v1/gatewayclasses/istio",
+        "/apis/gateway.networking.k8s.io/v1/namespaces/istio-system/gateways/local",
+    }
+
+
+async def test_definitions_come_from_both_publishers(context: Context, tmp_path: Path) -> None:
+    """What Istio and the Gateway API publish is applied as far as it defines kinds, and nothing else of it."""
+    folders = {"istio.io/api": "kubernetes", "sigs.k8s.io/gateway-api": "config/crd/standard"}
+    names = ("customresourcedefinitions.gen.yaml", "gateway.networking.k8s.io_vap_safeupgrades.yaml")
+    for (module, folder), name in zip(folders.items(), names, strict=True):
+        files.write(
+            tmp_path / module / folder / name,
+            f"kind: CustomResourceDefinition\nfrom: {module}\n---\nkind: ValidatingAdmissionPolicy\n",
+        )
+    sources = {module: tmp_path / module for module in folders}
+    await istio.prepare(Context(**{**vars(context), "sources": sources}))
+    (kept,) = context.layout.etc.glob("istio-definitions-api-*.json")
+    assert [document["from"] for document in json.loads(kept.read_text())] == list(folders)

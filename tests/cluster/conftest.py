@@ -31,6 +31,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "supportfleet-system"
+JOB_COMPONENTS = ("model-sync", "model-channel")
 NODE = "played-by-the-test"
 PREFIXES = {
     "deployments": "/apis/apps/v1",
@@ -42,6 +43,10 @@ PREFIXES = {
     "leases": "/apis/coordination.k8s.io/v1",
     "events": "/apis/events.k8s.io/v1",
     "replicasets": "/apis/apps/v1",
+    "controllerrevisions": "/apis/apps/v1",
+    "virtualservices": "/apis/networking.istio.io/v1",
+    "destinationrules": "/apis/networking.istio.io/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
 }
 
 
@@ -134,6 +139,18 @@ class Namespace:
     def reason(self, agent: str, kind: str = "Ready") -> str:
         return str(self.condition(agent, kind).get("reason", ""))
 
+    def stable(self, agent: str) -> str:
+        """The revision that serves; empty before there is one."""
+        return str((self.get("supportagents", agent).get("status", {}).get("rollout") or {}).get("stableRevision", ""))
+
+    def named(self, agent: str) -> str:
+        """How the children of the revision that serves are called."""
+        return f"{agent}-{self.stable(agent)}"
+
+    def of(self, plural: str, agent: str) -> Any:
+        """The child of the revision that serves, or None."""
+        return self.get(plural, self.named(agent))
+
     def is_ready(self, agent: str) -> bool:
         """Ready for the generation there is now."""
         found = self.get("supportagents", agent)
@@ -153,6 +170,12 @@ class Kubelet:
     job_report: dict[str, str] | None = None
     """What the model sync reports when it fails; None when it succeeds."""
     job_exit_code: int = 2
+    channel_report: dict[str, str] = field(default_factory=dict)
+    """What looks at channels report; they fail where it is about no version."""
+    broken_images: tuple[str, ...] = ()
+    """Images whose pods run and do not become ready."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Where the pods of an image answer; 10.0.0.1 where nothing is said."""
     stopping: threading.Event = field(default_factory=threading.Event)
     errors: list[str] = field(default_factory=list)
 
@@ -175,10 +198,11 @@ class Kubelet:
                 {"gracePeriodSeconds": 0, "propagationPolicy": "Background"},
             )
             return
-        sync = pod["metadata"]["labels"].get("app.kubernetes.io/component") == "model-sync"
-        runs = self.jobs_run if sync else self.agents_run
+        job = pod["metadata"]["labels"].get("app.kubernetes.io/component") in JOB_COMPONENTS
+        runs = self.jobs_run if job else self.agents_run
+        runs = runs and _image(pod) not in self.broken_images
         if runs and phase == "Pending" and pod["spec"].get("nodeName"):
-            self.say(pod, self._ended(pod) if sync else self._running(pod))
+            self.say(pod, self._ended(pod) if job else self._running(pod))
 
     @contextmanager
     def told(self, **changes: Any) -> Iterator[None]:
@@ -197,27 +221,38 @@ class Kubelet:
 
     def _running(self, pod: dict[str, Any]) -> dict[str, Any]:
         states = {"name": "agent", "ready": True, "started": True, "restartCount": 0, "image": "i", "imageID": ""}
+        address = self.addresses.get(_image(pod), "10.0.0.1")
         return {
             "phase": "Running",
+            "podIP": address,
+            "podIPs": [{"ip": address}],
             "conditions": _conditions("Initialized", "PodScheduled", "ContainersReady", "Ready"),
             "containerStatuses": [{**states, "state": {"running": {"startedAt": _now()}}}],
         }
 
     def _ended(self, pod: dict[str, Any]) -> dict[str, Any]:
-        failed = self.job_report is not None
+        (container,) = pod["spec"]["containers"]
+        if container["name"] == "resolve-channel":
+            report, failed = self.channel_report, "version" not in self.channel_report
+        else:
+            report, failed = self.job_report or {"reason": "Synced", "message": "synced"}, self.job_report is not None
         ended = {
             "exitCode": self.job_exit_code if failed else 0,
             "reason": "Error" if failed else "Completed",
-            "message": json.dumps(self.job_report or {"reason": "Synced", "message": "synced"}),
+            "message": json.dumps(report),
             "startedAt": _now(),
             "finishedAt": _now(),
         }
-        states = {"name": "sync-model", "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
+        states = {"name": container["name"], "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
         return {
             "phase": "Failed" if failed else "Succeeded",
             "conditions": _conditions("Initialized", "PodScheduled"),
             "containerStatuses": [{**states, "state": {"terminated": ended}}],
         }
+
+
+def _image(pod: dict[str, Any]) -> str:
+    return str(pod["spec"]["containers"][0]["image"])
 
 
 def _now() -> str:
@@ -279,6 +314,72 @@ class Operators:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         self.stack.callback(_end, process)
         return Operator(process, log, port)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The operator's requests in one namespace, its lease aside, by the API server's audit log."""
+
+    log: Path
+    namespace: str
+
+    @contextmanager
+    def __call__(self, agent: str = "") -> Iterator[list[dict[str, Any]]]:
+        """All that it asks meanwhile; of one agent's objects only, where one is named.
+
+        The agents of a test file share a namespace, and an autoscaler looks at its pods every 15 seconds: what the
+        operator says of that is no write about another agent.
+        """
+        start = self.log.stat().st_size
+        found: list[dict[str, Any]] = []
+        yield found
+        time.sleep(1.0)  # a request is logged after its answer
+        found += self.requests(start, agent)
+
+    def requests(self, start: int, agent: str = "") -> list[dict[str, Any]]:
+        """Requests from a place in the log on."""
+        with self.log.open() as lines:
+            assert lines.seek(0, os.SEEK_END) >= start, "the log was rotated meanwhile: run the test again"
+            lines.seek(start)
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return [event for event in events if self._is_ours(event) and _is_about(event, agent)]
+
+    def rest(self, agent: str, seconds: float = 2.0, limit: float = 30.0) -> None:
+        """Wait until the operator has written nothing about an agent for a while: what it was told of is settled."""
+        deadline = time.monotonic() + limit
+        while writes := self._within(seconds, agent):
+            assert time.monotonic() < deadline, f"no rest after {limit} s: {writes}"
+
+    def _within(self, seconds: float, agent: str) -> list[str]:
+        start = self.log.stat().st_size
+        time.sleep(seconds)
+        return self.writes(self.requests(start, agent))
+
+    def _is_ours(self, event: dict[str, Any]) -> bool:
+        reference = event.get("objectRef", {})
+        return (
+            event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
+            and event["stage"] == "ResponseComplete"
+            and reference.get("resource") != "leases"
+            and reference.get("namespace") == self.namespace
+        )
+
+    @staticmethod
+    def writes(events: list[dict[str, Any]]) -> list[str]:
+        """Those that are no reads, in one line each."""
+        reads = ("get", "list", "watch")
+        return [
+            f"{event['requestReceivedTimestamp']} {event['user']['username']} {event['verb']} {event['requestURI']} "
+            f"{event['responseStatus']['code']}"
+            for event in events
+            if event["verb"] not in reads
+        ]
+
+
+def _is_about(event: dict[str, Any], agent: str) -> bool:
+    """Whether a request may be about an agent's objects; a new Event has no name yet."""
+    name = event["objectRef"].get("name", "")
+    return not agent or name in ("", agent) or name.startswith(f"{agent}-")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -415,27 +516,9 @@ def eventually(place: Namespace) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def audit(control_plane: Any, place: Namespace) -> Callable[..., Any]:
-    """What the audit log says of the operator in this namespace, its lease aside, from the call's begin on."""
-
-    @contextmanager
-    def recording() -> Iterator[list[dict[str, Any]]]:
-        log = control_plane.audit_log
-        start = log.stat().st_size
-        found: list[dict[str, Any]] = []
-        yield found
-        time.sleep(1.0)  # the log is written in the background
-        with log.open() as lines:
-            lines.seek(start)
-            for line in lines:
-                event = json.loads(line)
-                reference = event.get("objectRef", {})
-                ours = event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
-                ours = ours and reference.get("resource") != "leases"
-                if ours and event["stage"] == "ResponseComplete" and reference.get("namespace") == place.name:
-                    found.append(event)
-
-    return recording
+def audit(control_plane: Any, place: Namespace) -> Audit:
+    """What the audit log says of the operator in this namespace."""
+    return Audit(control_plane.audit_log, place.name)
 
 
 @pytest.fixture

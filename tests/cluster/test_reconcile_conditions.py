@@ -79,7 +79,7 @@ class TestModel:
         name = reason.lower()
         place.apply(agent(name, **model()))
         eventually(lambda: place.is_ready(name))
-        before = place.get("deployments", name)["spec"]["template"]
+        before = place.of("deployments", name)["spec"]["template"]
         with kubelet.told(job_report={"reason": reason, "message": "as it is"}, job_exit_code=code):
             place.apply(agent(name, **model(digest="sha256:" + "b" * 64)))
             eventually(lambda: place.reason(name, "ModelSynced") == reason)
@@ -88,7 +88,7 @@ class TestModel:
             assert shown["status"] == "False"
             assert field in shown["message"]
             assert place.reason(name) == "ModelNotReady"
-            assert place.get("deployments", name)["spec"]["template"] == before
+            assert place.of("deployments", name)["spec"]["template"] == before
             assert place.get("supportagents", name)["status"]["model"]["digest"] == DIGEST
             (job,) = [one for one in place.list("jobs") if _is_failed(one) and one["metadata"]["name"].startswith(name)]
         if reason != "DigestMismatch":  # what is wrong with the content is tried again a minute later at the earliest
@@ -99,18 +99,18 @@ class TestModel:
         eventually(lambda: place.is_ready(name), "the old digest is back", seconds=30)
         place.delete("supportagents", name)
 
-    def test_a_superseded_job_goes(self, place: Any, eventually: Callable[..., Any]) -> None:
-        """After a model was replaced only the Job of the new one is left."""
+    def test_the_proof_of_a_revision_that_is_kept_stays(self, place: Any, eventually: Callable[..., Any]) -> None:
+        """After a model was replaced its Job is still there, so that going back waits for nothing."""
         place.apply(agent("moves", **model()))
         eventually(lambda: place.is_ready("moves"))
         place.apply(agent("moves", **model(version="2", digest="sha256:" + "c" * 64)))
         eventually(lambda: place.get("supportagents", "moves")["status"]["model"]["version"] == "2")
         eventually(lambda: place.is_ready("moves"))
         label = "?labelSelector=supportfleet.dev/agent=moves"
-        eventually(lambda: len(place.api.request("GET", place.path("jobs") + label)["items"]) == 1)
+        assert len(place.api.request("GET", place.path("jobs") + label)["items"]) == 2
 
-    def test_a_claim_lives_as_long_as_pods_may_need_it(self, place: Any, eventually: Callable[..., Any]) -> None:
-        """With a claim the Job fills it; when the cache is each pod's own again, the claim goes after the rollout."""
+    def test_a_claim_stays_while_a_revision_may_need_it(self, place: Any, eventually: Callable[..., Any]) -> None:
+        """With a claim the Job fills it; when the cache is each pod's own again, it stays for the revision before."""
         claim = {"cache": {"type": "PersistentVolumeClaim", "storageClassName": "by-hand", "size": "1Gi"}}
         body = {"metadata": {"name": "by-hand"}, "provisioner": "nobody", "volumeBindingMode": "Immediate"}
         place.api.request("POST", "/apis/storage.k8s.io/v1/storageclasses", body)
@@ -120,8 +120,8 @@ class TestModel:
             _bind(place, "volume-models")
             eventually(lambda: place.is_ready("volume"), seconds=60)
             place.apply(agent("volume", **model(cache={"type": "EmptyDir"})))
-            eventually(lambda: _is_going(place, "volume-models"), "the claim goes", seconds=40)
             eventually(lambda: place.is_ready("volume"))
+            assert "deletionTimestamp" not in place.get("persistentvolumeclaims", "volume-models")["metadata"]
         finally:
             place.delete("supportagents", "volume")
             place.api.request("DELETE", "/apis/storage.k8s.io/v1/storageclasses/by-hand")
@@ -139,11 +139,6 @@ def _bind(place: Any, claim: str) -> None:
         "claimRef": {"namespace": place.name, "name": claim, "uid": uid},
     }
     place.api.request("POST", "/api/v1/persistentvolumes", {"metadata": {"name": place.name}, "spec": spec})
-
-
-def _is_going(place: Any, claim: str) -> bool:
-    found = place.get("persistentvolumeclaims", claim)
-    return found is None or bool(found["metadata"].get("deletionTimestamp"))
 
 
 def _is_failed(job: dict[str, Any]) -> bool:

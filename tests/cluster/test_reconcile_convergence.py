@@ -23,7 +23,10 @@ KINDS = (
     "networkpolicies",
     "jobs",
     "persistentvolumeclaims",
+    "controllerrevisions",
 )
+
+PER_REVISION = ("deployments", "horizontalpodautoscalers")
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -59,7 +62,7 @@ def seed(place: Any, operator: Any, kubelet: Any, example: Any, eventually: Call
 
 
 def deployment(place: Any) -> dict[str, Any]:
-    found: dict[str, Any] = place.get("deployments", SEED)
+    found: dict[str, Any] = place.of("deployments", SEED)
     return found
 
 
@@ -68,18 +71,35 @@ def container(place: Any) -> dict[str, Any]:
     return first
 
 
+def job(place: Any) -> str:
+    """The model Job of the revision that serves: those of revisions that are kept stay as well."""
+    serving = deployment(place)["spec"]["template"]["spec"]
+    label = f"?labelSelector=supportfleet.dev/agent={SEED}"
+    (found,) = (
+        one["metadata"]["name"]
+        for one in place.api.request("GET", place.path("jobs") + label)["items"]
+        if _places(one["spec"]["template"]["spec"]) == _places(serving)
+    )
+    return str(found)
+
+
+def _places(pod: dict[str, Any]) -> tuple[str, Any]:
+    return pod["containers"][0]["image"], pod.get("nodeSelector")
+
+
 class TestBecoming:
     def test_an_agent_becomes_everything_it_needs(self, place: Any, seed: dict[str, Any]) -> None:
         """The seed example is Ready with all its children, its status tells of them, and its Events what was done."""
-        found = children(place, SEED)
+        found, own = children(place, SEED), place.named(SEED)
         (job,) = found.pop("jobs")
         assert job.startswith(f"{SEED}-model-")
         assert found == {
-            "deployments": [SEED],
-            "services": [SEED],
-            "configmaps": [f"{SEED}-config"],
+            "controllerrevisions": [own],
+            "deployments": [own],
+            "services": [SEED, own],
+            "configmaps": [f"{own}-config"],
             "serviceaccounts": [SEED],
-            "horizontalpodautoscalers": [SEED],
+            "horizontalpodautoscalers": [own],
             "poddisruptionbudgets": [SEED],
             "networkpolicies": [SEED],
         }
@@ -94,6 +114,7 @@ class TestBecoming:
             "Accepted": "True",
             "ModelSynced": "True",
             "ScalingActive": "Unknown",
+            "Progressing": "False",
         }
         noted = {event["reason"] for event in place.list("events") if event["regarding"]["kind"] == "SupportAgent"}
         assert {"Created", "Available", "Synced"} <= noted
@@ -108,7 +129,7 @@ class TestBecoming:
             place.apply(waiting)
             eventually(lambda: place.reason("waiting", "ModelSynced") == "Downloading")
             time.sleep(1)
-            assert place.get("deployments", "waiting") is None
+            assert not children(place, "waiting").get("deployments")
             assert place.get("supportagents", "waiting")["status"]["phase"] == "SyncingModel"
         eventually(lambda: place.is_ready("waiting"))
         place.delete("supportagents", "waiting")
@@ -179,24 +200,27 @@ class TestEdits:
         expected: Any,
     ) -> None:
         """A changed field arrives; the field as it was before arrives too, also where that is its absence."""
-        before = read(place.get(plural, SEED))
+        child = lambda: place.of(plural, SEED) if plural in PER_REVISION else place.get(plural, SEED)  # noqa: E731 - read thrice
+        before = read(child())
         edited = {**seed, "spec": {**seed["spec"]}}
         for part, values in change.items():
             edited["spec"][part] = {**seed["spec"].get(part, {}), **values}
         place.apply(edited)
-        eventually(lambda: read(place.get(plural, SEED)) == expected, "the edit arrives")
+        eventually(lambda: read(child()) == expected, "the edit arrives")
         eventually(lambda: place.is_ready(SEED), "ready after the edit", 30)
         place.apply(seed)
-        eventually(lambda: read(place.get(plural, SEED)) == before, "and is taken back")
+        eventually(lambda: read(child()) == before, "and is taken back")
 
     def test_configuration_replaces_the_pods(
         self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any]
     ) -> None:
-        """A change of spec.config changes the ConfigMap and the pod template's hash."""
-        before = deployment(place)["spec"]["template"]["metadata"]["annotations"]
+        """A change of spec.config is a revision with a ConfigMap of its own, and that of before stays as it was."""
+        before = place.named(SEED)
         place.apply({**seed, "spec": {**seed["spec"], "config": {"greeting": "Good day"}}})
-        eventually(lambda: "Good day" in place.get("configmaps", f"{SEED}-config")["data"]["agent_config.json"])
-        eventually(lambda: deployment(place)["spec"]["template"]["metadata"]["annotations"] != before)
+        eventually(lambda: place.named(SEED) != before, "the new revision serves", 40)
+        config = lambda name: place.get("configmaps", f"{name}-config")["data"]["agent_config.json"]  # noqa: E731
+        assert "Good day" in config(place.named(SEED))
+        assert "Good day" not in config(before)
 
     def test_what_is_no_longer_wanted_goes(
         self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any]
@@ -204,7 +228,7 @@ class TestEdits:
         """Autoscaler, budget and network policy go with what asked for them."""
         spec = {key: value for key, value in seed["spec"].items() if key not in ("autoscaling", "model")}
         place.apply({**seed, "spec": {**spec, "replicas": 1, "networkPolicy": {"enabled": False}}})
-        left = {"deployments", "services", "configmaps", "serviceaccounts"}
+        left = {"deployments", "services", "configmaps", "serviceaccounts", "controllerrevisions", "jobs"}
         eventually(lambda: set(children(place, SEED)) == left, "what is not wanted is gone")
         eventually(lambda: place.is_ready(SEED))
         assert place.condition(SEED, "ModelSynced") == {}
@@ -215,11 +239,11 @@ class TestEdits:
         place.apply({**seed, "spec": {**seed["spec"], "suspend": True}})
         eventually(lambda: place.reason(SEED) == "Suspended")
         eventually(lambda: deployment(place)["spec"]["replicas"] == 0)
-        eventually(lambda: place.get("horizontalpodautoscalers", SEED) is None)
+        eventually(lambda: place.of("horizontalpodautoscalers", SEED) is None)
         assert place.get("supportagents", SEED)["status"]["phase"] == "Suspended"
         place.apply({**seed, "spec": {**seed["spec"], "suspend": False}})
         eventually(lambda: deployment(place)["spec"]["replicas"] == 3)
-        eventually(lambda: place.get("horizontalpodautoscalers", SEED) is not None)
+        eventually(lambda: place.of("horizontalpodautoscalers", SEED) is not None)
         eventually(lambda: place.is_ready(SEED))
 
 
@@ -230,28 +254,24 @@ class TestHands:
         ("command", "broken"),
         [
             (
-                ("set", "image", f"deployment/{SEED}", "agent=example.invalid/other:1"),
+                ("set", "image", f"deployment/{SEED}-REV", "agent=example.invalid/other:1"),
                 lambda place: container(place)["image"] != "supportfleet/agent:dev",
             ),
             (
-                ("set", "env", f"deployment/{SEED}", "EXTRA=1"),
+                ("set", "env", f"deployment/{SEED}-REV", "EXTRA=1"),
                 lambda place: any(one["name"] == "EXTRA" for one in container(place)["env"]),
             ),
             (
-                ("patch", f"deployment/{SEED}", "-p", '{"spec":{"template":{"spec":{"hostNetwork":true}}}}'),
+                ("patch", f"deployment/{SEED}-REV", "-p", '{"spec":{"template":{"spec":{"hostNetwork":true}}}}'),
                 lambda place: deployment(place)["spec"]["template"]["spec"].get("hostNetwork"),
             ),
             (
-                ("rollout", "pause", f"deployment/{SEED}"),
+                ("rollout", "pause", f"deployment/{SEED}-REV"),
                 lambda place: deployment(place)["spec"].get("paused"),
             ),
             (
                 ("patch", f"service/{SEED}", "-p", '{"spec":{"type":"NodePort"}}'),
                 lambda place: place.get("services", SEED)["spec"]["type"] != "ClusterIP",
-            ),
-            (
-                ("patch", f"configmap/{SEED}-config", "-p", '{"data":{"other":"x"}}'),
-                lambda place: "other" in place.get("configmaps", f"{SEED}-config")["data"],
             ),
             (
                 ("label", f"service/{SEED}", "supportfleet.dev/agent-"),
@@ -262,8 +282,8 @@ class TestHands:
                 lambda place: place.get("services", SEED)["metadata"]["labels"]["app.kubernetes.io/name"] == "mine",
             ),
             (
-                ("patch", f"hpa/{SEED}", "-p", '{"spec":{"maxReplicas":99}}'),
-                lambda place: place.get("horizontalpodautoscalers", SEED)["spec"]["maxReplicas"] != 20,
+                ("patch", f"hpa/{SEED}-REV", "-p", '{"spec":{"maxReplicas":99}}'),
+                lambda place: place.of("horizontalpodautoscalers", SEED)["spec"]["maxReplicas"] != 20,
             ),
         ],
         ids=[
@@ -272,7 +292,6 @@ class TestHands:
             "added field",
             "pause",
             "service type",
-            "added key",
             "label removed",
             "label changed",
             "autoscaler",
@@ -287,7 +306,7 @@ class TestHands:
         broken: Callable[[Any], Any],
     ) -> None:
         """Changed values and added fields alike are as the spec says again, and the fleet stays Ready at its end."""
-        place.kubectl(*command)
+        place.kubectl(*(word.replace("REV", place.stable(SEED)) for word in command))
         eventually(lambda: not broken(place), "it is put back")
         eventually(lambda: place.is_ready(SEED), "and ready", 30)
 
@@ -295,7 +314,7 @@ class TestHands:
         self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any]
     ) -> None:
         """An Event names the child and the tool."""
-        place.kubectl("set", "env", f"deployment/{SEED}", "EXTRA=1")
+        place.kubectl("set", "env", f"deployment/{place.named(SEED)}", "EXTRA=1")
 
         def told() -> bool:
             return any("kubectl-set" in (event.get("note") or "") for event in place.list("events"))
@@ -306,8 +325,8 @@ class TestHands:
         self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any]
     ) -> None:
         """Asking for new pods with kubectl rollout restart works, and labels of others on a child stay."""
-        place.kubectl("rollout", "restart", f"deployment/{SEED}")
-        place.kubectl("label", f"deployment/{SEED}", "team=blue")
+        place.kubectl("rollout", "restart", f"deployment/{place.named(SEED)}")
+        place.kubectl("label", f"deployment/{place.named(SEED)}", "team=blue")
         eventually(lambda: place.is_ready(SEED), "the restart is through", 30)
         time.sleep(2)
         found = deployment(place)
@@ -319,7 +338,8 @@ class TestHands:
         self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any], plural: str
     ) -> None:
         """Every kind of child comes back under its name, and the agent is Ready again."""
-        (name,) = children(place, SEED)[plural]
+        found = children(place, SEED)[plural]
+        name = job(place) if plural == "jobs" else next((one for one in found if place.stable(SEED) in one), found[0])
         before = place.get(plural, name)["metadata"]["uid"]
         place.delete(plural, name)
         eventually(lambda: (place.get(plural, name) or {"metadata": {"uid": before}})["metadata"]["uid"] != before)
@@ -332,13 +352,15 @@ class TestQuiet:
     ) -> None:
         """Woken by events that change nothing, the operator neither writes nor reads anything of the agent's."""
         eventually(lambda: place.reason(SEED, "ScalingActive") != "AutoscalerPending", "the autoscaler looked", 30)
-        time.sleep(2)
-        with audit() as events:
+        audit.rest(SEED)
+        with audit(SEED) as events:
             for number in range(3):
-                place.patch("deployments", SEED, {"metadata": {"annotations": {"example.com/n": str(number)}}})
+                place.patch(
+                    "deployments", place.named(SEED), {"metadata": {"annotations": {"example.com/n": str(number)}}}
+                )
                 place.patch("supportagents", SEED, {"metadata": {"annotations": {"example.com/n": str(number)}}})
                 time.sleep(0.7)
-        assert [(event["verb"], event["objectRef"]["resource"]) for event in events] == []
+        assert [(event["verb"], event["requestURI"]) for event in events] == []
 
     def test_only_the_status_of_an_agent_is_ever_written(
         self,

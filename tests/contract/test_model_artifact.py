@@ -55,7 +55,7 @@ def test_the_example_agents_pin_the_example_model() -> None:
     for path in sorted((ROOT / "examples").glob("[0-9]*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
             model = document.get("spec", {}).get("model") if document else None
-            if model and model["version"] == manifest.version:
+            if model and model.get("version") == manifest.version:
                 pinned[path.name] = model["digest"]
     assert pinned
     assert set(pinned.values()) == {digest}

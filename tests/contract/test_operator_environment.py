@@ -14,25 +14,33 @@ from hypothesis import strategies as st
 from supportfleet_operator.api import parse
 from supportfleet_operator.api.model import URI, VERSION
 from supportfleet_operator.api.types import HTTP_URL
-from supportfleet_operator.resources import children
+from supportfleet_operator.resources import resolved, revision_children
 from supportfleet_runtime import config
 from supportfleet_runtime.agent.settings import parse_agent_settings
 from supportfleet_runtime.models.settings import sync_settings
 
 EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples").glob("[0-9]*.yaml"))
 SECRETS = {"DATABASE_URL": "postgresql://u:p@db/supportfleet", "ANTHROPIC_API_KEY": "sk-ant-a-key-for-tests"}
-SYNC_ONLY = {"MODEL_BUCKET", "MODEL_VERSION"}
-"""Variables that the agent's container has for people to read: only the model sync uses them."""
+SYNC_ONLY = {
+    "MODEL_BUCKET",
+    "MODEL_VERSION",
+    "AWS_ENDPOINT_URL",
+    "AWS_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+}
+"""Variables that the agent's container has for people to read, or to fetch a hot model: the model sync reads them."""
 
 
 def rendered(example: Path) -> dict[str, Any]:
     """What a running pod of the example is given: its variables, and its configuration file."""
     agent = yaml.safe_load(example.read_text())
     agent["metadata"] |= {"namespace": "support", "uid": "u-1"}
-    wanted = children(parse(agent))
+    followed = resolved(parse(agent), "1", f"sha256:{'a' * 64}")
+    wanted = revision_children(followed, "r0123456", replicas=1, autoscaled=True)
     (container,) = wanted.deployment["spec"]["template"]["spec"]["containers"]
     return {
-        "agent": parse(agent),
+        "agent": followed,
         "container": container,
         "env": {
             one["name"]: one["value"] if "value" in one else SECRETS.get(one["name"], "from-the-pod")
@@ -54,7 +62,9 @@ def test_the_runtime_starts_with_what_the_operator_renders(example: Path, tmp_pa
     assert loaded.settings.llm_provider == spec.llm.provider.lower()
     assert loaded.settings.claude_timeout == spec.llm.timeout_seconds
     assert loaded.settings.claude_max_tokens == spec.llm.max_tokens
-    assert loaded.settings.model_digest == (spec.model.digest if spec.model else None)
+    pinned, followed = (spec.model.digest, None) if spec.model and not spec.model.hot else (None, spec.model)
+    assert loaded.settings.model_digest == pinned
+    assert (loaded.settings.model_file is not None) == (followed is not None)
     assert (loaded.settings.database_url is not None) == (spec.database is not None)
     assert loaded.settings.scope == f"from-the-pod/{pod['agent'].metadata.name}"
     assert loaded.settings.uses_claude == (spec.llm.provider == "Anthropic")

@@ -50,8 +50,15 @@ def condition(operator: Any, namespace: str, kind: str, name: str = NAME) -> dic
     return found[0] if found else {}
 
 
+def serving(operator: Any, namespace: str, name: str = NAME) -> str:
+    """How the children of the revision that serves are called."""
+    status = operator.get("-n", namespace, "supportagent", name)["status"]
+    return f"{name}-{status['rollout']['stableRevision']}"
+
+
 def owned(operator: Any, namespace: str) -> list[str]:
     kinds = "deployments,replicasets,pods,services,hpa,configmaps,serviceaccounts,pdb,networkpolicies,jobs,pvc"
+    kinds += ",controllerrevisions"
     found = operator.get("-n", namespace, kinds, "-l", "app.kubernetes.io/managed-by=supportfleet")
     return [f"{one['kind']}/{one['metadata']['name']}" for one in found["items"]]
 
@@ -65,7 +72,7 @@ class TestSeedCase:
         """The applied example is Ready with three verified pods and answers each kind of message by its rule."""
         apply(operator, example(EXAMPLE))
         wait_ready(operator, namespace)
-        deployment = operator.get("-n", namespace, "deployment", NAME)
+        deployment = operator.get("-n", namespace, "deployment", serving(operator, namespace))
         assert deployment["status"]["readyReplicas"] == 3
         model = operator.get("-n", namespace, "supportagent", NAME)["status"]["model"]
         assert model["digest"] == example(EXAMPLE)["spec"]["model"]["digest"]
@@ -129,17 +136,22 @@ class TestConvergence:
         self, operator: Any, namespace: str, agent: dict[str, Any], until: Any
     ) -> None:
         """An edit rolls out, a hand edit is put back, a deleted child returns, a deleted agent leaves nothing."""
+        first = serving(operator, namespace)
         agent["spec"]["config"] = {**agent["spec"].get("config", {}), "greeting": "Good day!"}
         apply(operator, agent)
         wait_ready(operator, namespace)
-        config = operator.get("-n", namespace, "configmap", f"{NAME}-config")
+        name = serving(operator, namespace)
+        assert name != first
+        config = operator.get("-n", namespace, "configmap", f"{name}-config")
         assert "Good day!" in config["data"]["agent_config.json"]
+        service = operator.get("-n", namespace, "service", NAME)
+        assert service["spec"]["selector"]["supportfleet.dev/revision"] == name.removeprefix(f"{NAME}-")
 
-        operator.kubectl("-n", namespace, "set", "image", f"deployment/{NAME}", "agent=example.invalid/other:1")
+        operator.kubectl("-n", namespace, "set", "image", f"deployment/{name}", "agent=example.invalid/other:1")
         image = agent["spec"]["template"]["image"]
         until(
             lambda: (
-                operator.get("-n", namespace, "deployment", NAME)["spec"]["template"]["spec"]["containers"][0]["image"]
+                operator.get("-n", namespace, "deployment", name)["spec"]["template"]["spec"]["containers"][0]["image"]
                 == image
             ),
             seconds=15,
@@ -189,7 +201,8 @@ class TestConvergence:
         until(quiet, seconds=60, message="the operator settles")
         # An edit that changes nothing and an annotation of somebody else wake the operator; neither may cost a write.
         apply(operator, agent)
-        operator.kubectl("-n", namespace, "annotate", "deployment", NAME, "example.com/note=seen")
+        deployment = serving(operator, namespace)
+        operator.kubectl("-n", namespace, "annotate", "deployment", deployment, "example.com/note=seen")
         time.sleep(10)
         assert writes() == settled
 

@@ -17,6 +17,7 @@ SIZES = st.sampled_from([1, 10**9, "512Mi", "1Gi", "4G", "0.5Ti"])
 PERCENT_OR_NUMBER = st.one_of(st.integers(0, 50), st.integers(0, 100).map("{}%".format))
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 SAFE = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Zl", "Zp", "Cf", "Cn"]), max_size=20)
+SAFE_VALUE = st.sampled_from(["beta=", "a"])
 SELECTORS = st.sampled_from(
     [
         {},
@@ -102,6 +103,8 @@ MODELS = some(
     region=st.just("eu-central-1"),
     credentialsSecretRef=some({"name": OBJECTS}),
     cache=CACHES,
+    channelPollSeconds=st.integers(10, 86400),
+    reload=st.sampled_from(["Rollout", "Hot"]),
 )
 PEERS = st.lists(
     st.one_of(
@@ -110,8 +113,82 @@ PEERS = st.lists(
     ),
     max_size=2,
 )
+MATCH = some(
+    {"headers": some({"user-agent": some({"regex": st.just(".*beta.*")})}, cookie=some({"prefix": SAFE_VALUE}))}
+)
+MATCHES = st.lists(MATCH, max_size=2)
+QUERIES = st.sampled_from(
+    ["up", "avg(happiness{agent='{{agent}}',revision='{{revision}}'})", "a{{canary}} - b{{stable}}"]
+)
+ANALYSES = some(
+    {
+        "metrics": st.lists(
+            st.one_of(
+                some({"name": st.just("errorRate"), "max": st.just(0.01)}),
+                some({"name": st.just("costPerReply"), "maxIncreaseOverStable": st.just(0.01)}),
+                some({"name": st.just("happiness"), "query": QUERIES, "min": st.just(-1)}),
+            ),
+            min_size=1,
+            unique_by=lambda metric: metric["name"],
+        ),
+        "prometheus": some({"address": st.just("http://prometheus:9090")}, timeoutSeconds=st.integers(1, 30)),
+    },
+    onNoData=st.just("Fail"),
+)
+ROLLOUTS = st.one_of(
+    some(paused=st.booleans(), revisionHistoryLimit=st.integers(1, 32)),
+    some(
+        {"strategy": st.just("BlueGreen")},
+        steps=st.lists(st.sampled_from([{"pause": {}}, {"setMirror": 0}, {"setMirror": 100}]), max_size=3),
+        match=MATCHES,
+    ),
+    some(
+        {
+            "strategy": st.just("ABTest"),
+            "steps": st.lists(st.just({"pause": {"durationSeconds": 1}}), min_size=1, max_size=2),
+            "match": st.lists(MATCH, min_size=1, max_size=2),
+        },
+        analysis=ANALYSES,
+    ),
+    some(
+        {
+            "strategy": st.just("Canary"),
+            "steps": st.lists(st.integers(1, 100), min_size=1, max_size=5, unique=True).map(
+                lambda weights: [{"setWeight": weight} for weight in sorted(weights)]
+            ),
+            "match": MATCHES,
+        },
+        analysis=ANALYSES,
+    ),
+)
+STICKINESS = st.one_of(
+    some({"cookie": some(name=st.sampled_from(["revision", "A_b-1"]))}, ttlSeconds=st.integers(1, 86400)),
+    some({"header": some(name=st.just("x-revision"))}, ttlSeconds=st.integers(1, 86400)),
+)
+TRAFFIC = st.one_of(
+    some(
+        {"provider": st.just("Istio")},
+        hosts=st.sampled_from([[], ["agent.example.com", "*.example.com"]]),
+        gateways=st.sampled_from([[], ["mesh"], ["istio-system/public"]]),
+        stickiness=STICKINESS,
+    ),
+    some({"provider": st.just("GatewayAPI")}, stickiness=STICKINESS),
+    some(
+        {
+            "provider": st.just("GatewayAPI"),
+            "hosts": st.just(["agent.example.com", "*.example.com"]),
+            "gateways": st.sampled_from([["public"], ["public", "infra/public"]]),
+        },
+        stickiness=STICKINESS,
+    ),
+)
 SPECS = some(
-    {"template": TEMPLATES, "database": some({"secretRef": some({"name": OBJECTS}, key=st.just("URL"))})},
+    {
+        "template": TEMPLATES,
+        "database": some({"secretRef": some({"name": OBJECTS}, key=st.just("URL"))}),
+        "traffic": TRAFFIC,
+    },
+    rollout=ROLLOUTS,
     replicas=st.integers(0, 50),
     suspend=st.booleans(),
     config=st.dictionaries(TEXT, JSON, max_size=3),

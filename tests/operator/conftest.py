@@ -22,13 +22,14 @@ import pytest
 from aiohttp import ClientSession, web
 
 from supportfleet_operator.api import InvalidSupportAgentError
-from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.client import FIELD_MANAGER, Client
 from supportfleet_operator.cluster.connection import Connection
 from supportfleet_operator.cluster.limiter import Limiter
 from supportfleet_operator.cluster.resources import (
     CHILDREN,
     EVENTS,
     LEASES,
+    OPTIONAL,
     PODS,
     SECRETS,
     STORAGE_CLASSES,
@@ -37,14 +38,18 @@ from supportfleet_operator.cluster.resources import (
     Resource,
     ref_of,
 )
-from supportfleet_operator.reconcile.desired import Desired, render
-from supportfleet_operator.reconcile.observe import Observed, observe
-from supportfleet_operator.reconcile.plan import Plan
+from supportfleet_operator.reconcile.desired import Desired, Rendered, read
+from supportfleet_operator.reconcile.observe import Observed, observe, revision_of
+from supportfleet_operator.reconcile.plan import Plan, model_gate, plan
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
+from supportfleet_operator.rollout import Answer, Query
 
-KNOWN = {one.plural: one for one in (*CHILDREN, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)}
+KNOWN = {
+    one.plural: one for one in (*CHILDREN, *OPTIONAL, EVENTS, LEASES, PODS, SECRETS, STORAGE_CLASSES, SUPPORT_AGENTS)
+}
 LIST_KEYS = {"containers": "name", "env": "name", "volumes": "name", "ports": "port", "conditions": "type"}
 WITH_GENERATION = {"Deployment", "SupportAgent", "Job", "HorizontalPodAutoscaler", "NetworkPolicy"}
 Manifest = dict[str, Any]
@@ -94,6 +99,8 @@ class FakeApi:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: int = 0
     bookmarks: bool = True
+    absent: set[str] = field(default_factory=set)
+    """Plurals of kinds whose CustomResourceDefinition is not installed."""
 
     # What tests do.
 
@@ -153,9 +160,9 @@ class FakeApi:
                 headers = {"Content-Type": "application/json", **fault.headers}
                 return web.Response(text=text, status=fault.status, headers=headers)
         try:
-            if (found := _discovery(request.path)) is not None:
+            if (found := _discovery(request.path, self.absent)) is not None:
                 return web.json_response(found)
-            resource, namespace, name, subresource = _parse(request.path)
+            resource, namespace, name, subresource = _parse(request.path, self.absent)
             if not name and request.method == "GET":
                 if "watch" in request.query:
                     return await self._watch(request, resource, namespace)
@@ -260,6 +267,9 @@ class FakeApi:
             raise Failure(404, "NotFound")
         if (uid := body["metadata"].get("uid")) and (live is None or live["metadata"]["uid"] != uid):
             raise Failure(409, "Conflict", "uid mismatch")
+        version = body["metadata"].pop("resourceVersion", None)
+        if live is not None and version not in (None, live["metadata"]["resourceVersion"]):
+            raise Failure(409, "Conflict", "the object has been modified")
         manager, force = request.query["fieldManager"], request.query.get("force") == "true"
         merged = copy.deepcopy(live) if live else {"apiVersion": body["apiVersion"], "kind": body["kind"]}
         entries = merged.setdefault("metadata", {}).pop("managedFields", [])
@@ -306,7 +316,7 @@ class FakeApi:
         self.news = asyncio.Event()
 
 
-def _discovery(path: str) -> Manifest | None:
+def _discovery(path: str, absent: set[str]) -> Manifest | None:
     """What groups, versions and kinds there are; None where the path is not about that."""
     groups = {one.group: one.version for one in KNOWN.values() if one.group}
     if path == "/api":
@@ -318,7 +328,13 @@ def _discovery(path: str) -> Manifest | None:
     group = "" if parts == ["api", "v1"] else parts[1] if len(parts) == 3 and parts[0] == "apis" else None
     if group is None:
         return None
-    known = [(one.plural, one.kind, one.namespaced) for one in KNOWN.values() if one.group == group]
+    known = [
+        (one.plural, one.kind, one.namespaced)
+        for one in KNOWN.values()
+        if one.group == group and one.plural not in absent
+    ]
+    if group and not known:
+        raise Failure(404, "NotFound", f"no group {group}")
     return {
         "resources": [
             {"name": plural, "kind": kind, "namespaced": scoped, "singularName": "", "verbs": ["list", "watch"]}
@@ -327,14 +343,14 @@ def _discovery(path: str) -> Manifest | None:
     }
 
 
-def _parse(path: str) -> tuple[Resource, str, str, str]:
+def _parse(path: str, absent: set[str]) -> tuple[Resource, str, str, str]:
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     namespace = ""
     if parts[0] == "namespaces":
         namespace, parts = parts[1], parts[2:]
     plural, name, subresource = (*parts, "", "")[:3]
-    if plural not in KNOWN:
+    if plural not in KNOWN or plural in absent:
         raise Failure(404, "NotFound", path)
     return KNOWN[plural], namespace, name, subresource
 
@@ -515,14 +531,21 @@ def stamp(seconds_ago: float = 0) -> str:
     return (NOW - dt.timedelta(seconds=seconds_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+REPLICAS_ARE_OURS = {
+    "manager": FIELD_MANAGER,
+    "operation": "Apply",
+    "fieldsV1": {"f:spec": {"f:replicas": {}}},
+}
+
+
 class World:
     """An agent and what the cluster holds of it, in plain values, for tests of decisions."""
 
-    now = NOW
     digest = DIGEST
     stamp = staticmethod(stamp)
 
     def __init__(self, **spec: Any) -> None:
+        self.now = NOW
         self.agent: Manifest = {
             "apiVersion": "supportfleet.dev/v1alpha1",
             "kind": "SupportAgent",
@@ -540,6 +563,12 @@ class World:
         self.pods: list[Manifest] = []
         self.missing: tuple[Missing, ...] = ()
         self.settlements: dict[str, Settlement] = {}
+        self.served: frozenset[str] = frozenset()
+        self.figures: Figures | None = None
+        self.answers: dict[Query, Answer] = {}
+        self.loading: Figures | None = None
+        self.unready: set[str] = set()
+        """Revisions whose pods do not become ready."""
 
     @classmethod
     def with_model(cls, **spec: Any) -> World:
@@ -547,7 +576,24 @@ class World:
 
     @property
     def desired(self) -> Desired:
-        return render(self.agent)
+        return read(self.agent)
+
+    @property
+    def revision(self) -> str:
+        """The revision that the spec describes."""
+        return self.desired.revision
+
+    @property
+    def rendered(self) -> Rendered:
+        """The children that are wanted now."""
+        found = self.plan().rendered
+        assert found is not None
+        return found
+
+    @property
+    def rollout(self) -> Manifest:
+        """What the status says of the rollout."""
+        return self.agent["status"].get("rollout") or {}
 
     def edit(self, **spec: Any) -> World:
         """Change the spec, as a user does."""
@@ -555,15 +601,42 @@ class World:
         self.agent["metadata"]["generation"] += 1
         return self
 
+    def ask(self, action: str, revision: str, request: str = "1") -> World:
+        """Annotate the agent, as the command line does."""
+        names = ("action", "action-revision", "action-id")
+        values = zip(names, (action, revision, request), strict=True)
+        self.agent["metadata"]["annotations"] = {f"supportfleet.dev/{name}": value for name, value in values}
+        return self
+
+    def plan(self) -> Plan:
+        return plan(self.observed(), self.now)
+
+    def step(self) -> Plan:
+        """One round of the reconciler, with controllers and kubelets doing their part after it."""
+        found = self.plan()
+        if found.decision is not None:
+            self.agent["status"]["rollout"] = found.decision.state.to_status().manifest()
+        self.carry_out(found)
+        return found
+
+    def settle(self, rounds: int = 60) -> World:
+        """Rounds until nothing is left to do at this time."""
+        for _ in range(rounds):
+            before = self.rollout
+            if self.step().is_empty and self.rollout == before:
+                return self
+        raise AssertionError(f"not settled after {rounds} rounds: {self.rollout}")
+
+    def after(self, seconds: float) -> World:
+        """Time passes."""
+        self.now += dt.timedelta(seconds=seconds)
+        return self
+
     def applied(self, *, but: str = "") -> World:
-        """Everything desired exists as applied, except one kind."""
-        for ref, manifest in self.desired.manifests.items():
-            if ref.kind != but:
-                self.put(manifest)
-        if but != "Deployment":
-            self.rolled_out()
-        if self.desired.children.model_job is not None and but != "Job":
-            self.child("Job")["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
+        """Everything desired exists as applied, and the spec's revision is the stable one; except one kind."""
+        self.settle().after(3600).settle()
+        self.now = NOW
+        self.objects = {ref: live for ref, live in self.objects.items() if ref.kind != but}
         return self
 
     def put(self, manifest: Manifest, *, owned: bool = True) -> Manifest:
@@ -573,8 +646,6 @@ class World:
         live["metadata"] |= {"generation": 1, "creationTimestamp": stamp(600)}
         if not owned:
             live["metadata"].pop("ownerReferences", None)
-        if live["kind"] == "Deployment":
-            live["spec"].setdefault("replicas", self.desired.children.first_replicas)
         self.objects[ref_of(live)] = live
         return live
 
@@ -585,36 +656,57 @@ class World:
         for write in found.writes:
             before = self.objects.get(write.ref)
             live = self.put(write.manifest)
-            if write.ref.kind == "Deployment" and "replicas" not in write.manifest["spec"]:
+            if write.ref.kind == "Deployment" and "replicas" in write.manifest["spec"]:
+                live["metadata"]["managedFields"] = [REPLICAS_ARE_OURS]
+            elif write.ref.kind == "Deployment":
                 known = before["spec"]["replicas"] if before else 1
                 live["spec"]["replicas"] = known if write.replicas is None else write.replicas
             if write.ref.kind == "Job":
                 live["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
-        if any(ref.kind == "Deployment" for ref in self.objects):
-            self.rolled_out()
+        self.autoscale()
+        self.rolled_out()
 
-    def child(self, kind: str) -> Manifest:
-        return next(one for ref, one in self.objects.items() if ref.kind == kind)
+    def autoscale(self) -> None:
+        """Autoscalers keep to their bounds."""
+        for ref, scaler in self.objects.items():
+            target = ObjectRef("Deployment", ref.namespace, ref.name)
+            if ref.kind == "HorizontalPodAutoscaler" and target in self.objects:
+                spec = self.objects[target]["spec"]
+                least, most = scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]
+                spec["replicas"] = max(least, min(spec["replicas"], most)) if spec["replicas"] else 0
+
+    def child(self, kind: str, revision: str | None = None) -> Manifest:
+        """The child of a kind, of one revision where there are several."""
+        found = [one for ref, one in self.objects.items() if ref.kind == kind]
+        return next(one for one in found if revision in (None, revision_of(one)))
 
     def rolled_out(self, available: int | None = None) -> World:
-        """The Deployment's rollout is complete."""
-        deployment = self.child("Deployment")
-        wanted = deployment["spec"]["replicas"]
-        available = wanted if available is None else available
-        deployment["status"] = {
-            "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": wanted,
-            "updatedReplicas": wanted,
-            "availableReplicas": available,
-            "readyReplicas": available,
-            "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
-        }
+        """The Deployments' pods run, and but for those that are said not to they are ready."""
+        self.pods = [pod for pod in self.pods if not pod["metadata"]["name"].startswith("run-")]
+        for deployment in [one for ref, one in self.objects.items() if ref.kind == "Deployment"]:
+            revision, wanted = revision_of(deployment), deployment["spec"]["replicas"]
+            ready = 0 if revision in self.unready else wanted if available is None else available
+            deployment["status"] = {
+                "observedGeneration": deployment["metadata"]["generation"],
+                "replicas": wanted,
+                "updatedReplicas": wanted,
+                "availableReplicas": ready,
+                "readyReplicas": ready,
+                "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
+            }
+            for number in range(wanted):
+                state = {"type": "Ready", "status": "True" if number < ready else "False"}
+                pod = self.pod(phase="Running", conditions=[state], podIP=f"10.1.0.{number}", revision=revision)
+                pod["metadata"]["name"] = f"run-{revision}-{number}"
         return self
 
-    def pod(self, component: str = "agent", **status: Any) -> Manifest:
+    def pod(self, component: str = "agent", revision: str | None = None, **status: Any) -> Manifest:
         """A pod of the agent or of its Job, with a status."""
         labels = {"supportfleet.dev/agent": "desk", "app.kubernetes.io/component": component}
-        metadata: Manifest = {"name": f"desk-pod-{len(self.pods)}", "namespace": "shop", "labels": labels}
+        if component == "agent":
+            labels["supportfleet.dev/revision"] = self.revision if revision is None else revision
+        number = sum(1 for one in self.pods if one["metadata"]["name"].startswith("desk-pod-"))
+        metadata: Manifest = {"name": f"desk-pod-{number}", "namespace": "shop", "labels": labels}
         metadata["annotations"] = {"supportfleet.dev/model-digest": DIGEST}
         if component == "model-sync":
             metadata["ownerReferences"] = [{"controller": True, "uid": self.child("Job")["metadata"]["uid"]}]
@@ -656,10 +748,16 @@ class World:
             problems=problems,
             missing=self.missing,
             settlements=self.settlements,
+            served=self.served,
+            figures=self.figures,
+            answers=self.answers,
+            loading=self.loading,
         )
 
     def view(self, *problems: ChildProblem) -> View:
-        return View(self.observed(), NOW, tuple(problems))
+        observed, found = self.observed(), self.plan()
+        gate = model_gate(observed, found.rendered, found.following, self.now)
+        return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered, found.following)
 
 
 @pytest.fixture(scope="session")

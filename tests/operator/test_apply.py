@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from supportfleet_operator.api import GROUP
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.resources import (
@@ -25,12 +26,12 @@ from supportfleet_operator.reconcile import apply as apply_module
 from supportfleet_operator.reconcile.apply import Applied, Applier
 from supportfleet_operator.reconcile.plan import plan
 
-LABEL = "supportfleet.dev/agent"
+LABEL = f"{GROUP}/agent"
 DATABASE = {"secretRef": {"name": "db"}}
 
 
 class Stage:
-    """An agent whose children live in the fake API server."""
+    """An agent whose children live in the fake API server; its pods become ready between the rounds."""
 
     def __init__(self, api: Any, client: Client, one: Any) -> None:
         self.api, self.one = api, one
@@ -46,21 +47,32 @@ class Stage:
             self.cache.replace(resource, None, labelled)
         self.one.objects = {ref_of(live): live for live in self.cache.of_agent(AgentKey("shop", "desk"))}
         self.one.settlements = self.applier.settlements
+        self.one.rolled_out()
+
+    @property
+    def deployment(self) -> Any:
+        """The Deployment of the spec's revision, as it is stored."""
+        return self.api.get(DEPLOYMENTS, "shop", f"desk-{self.one.revision}")
 
     async def round(self) -> Applied:
         self.look()
         observed = self.one.observed()
-        return await self.applier.carry_out(plan(observed, self.one.now), observed, self.one.now)
+        wanted = plan(observed, self.one.now)
+        self.one.agent["status"]["rollout"] = wanted.decision.state.to_status().manifest()
+        return await self.applier.carry_out(wanted, observed, self.one.now)
 
     async def settle(self) -> Applied:
         """Rounds until one does nothing."""
-        for _ in range(5):
+        for _ in range(12):
             self.look()
-            if plan(self.one.observed(), self.one.now).is_empty:
+            observed = self.one.observed()
+            wanted = plan(observed, self.one.now)
+            if wanted.is_empty and not wanted.moves(observed):
                 return Applied()
             last = await self.round()
             if last.problems:
                 return last
+            self.one.after(60)
         raise AssertionError(f"not at rest: {plan(self.one.observed(), self.one.now)}")
 
 
@@ -90,8 +102,8 @@ async def test_everything_is_created_and_then_there_is_rest(api: Any, stage: Any
     before = len(api.writes())
     assert (await one.round()).written == []
     assert len(api.writes()) == before
-    assert api.get(DEPLOYMENTS, "shop", "desk")["spec"]["replicas"] == 2
-    assert api.get(AUTOSCALERS, "shop", "desk")
+    assert one.deployment["spec"]["replicas"] == 2
+    assert api.get(AUTOSCALERS, "shop", one.deployment["metadata"]["name"])
 
 
 async def test_a_hand_edit_is_removed_whole(api: Any, stage: Any) -> None:
@@ -111,11 +123,27 @@ async def test_a_hand_edit_is_removed_whole(api: Any, stage: Any) -> None:
 
 async def test_a_removed_field_of_the_spec_is_removed_from_the_child(api: Any, stage: Any) -> None:
     """What is no longer rendered goes."""
+    one = stage(service={"annotations": {"balancer": "internal"}})
+    await one.settle()
+    assert api.get(SERVICES, "shop", "desk")["metadata"]["annotations"]["balancer"] == "internal"
+    one.one.edit(service={})
+    await one.settle()
+    assert "balancer" not in api.get(SERVICES, "shop", "desk")["metadata"]["annotations"]
+
+
+async def test_a_new_revision_takes_the_place_of_the_old(api: Any, stage: Any) -> None:
+    """It has a Deployment of its own; the old one keeps its template, and its pods go last."""
     one = stage(template={"image": "agent:1", "nodeSelector": {"pool": "x"}})
     await one.settle()
+    before = one.deployment["metadata"]["name"]
     one.one.edit(template={"image": "agent:1"})
     await one.settle()
-    assert not api.get(DEPLOYMENTS, "shop", "desk")["spec"]["template"]["spec"].get("nodeSelector")
+    assert not one.deployment["spec"]["template"]["spec"].get("nodeSelector")
+    assert one.deployment["spec"]["replicas"] == 1
+    old = api.get(DEPLOYMENTS, "shop", before)
+    assert old["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "x"}
+    assert old["spec"]["replicas"] == 0
+    assert api.get(SERVICES, "shop", "desk")["spec"]["selector"][f"{GROUP}/revision"] == one.one.revision
 
 
 async def test_another_controllers_field_is_left_and_named(api: Any, stage: Any) -> None:
@@ -154,7 +182,7 @@ async def test_a_taken_name_is_left_alone(api: Any, stage: Any, owner: Any) -> N
     (problem,) = found.problems
     assert problem.kind == "NameTaken"
     assert api.get(SERVICES, "shop", "desk") == stored
-    assert api.get(DEPLOYMENTS, "shop", "desk")
+    assert one.deployment
 
 
 async def test_a_child_of_a_predecessor_is_waited_for(api: Any, stage: Any) -> None:
@@ -185,7 +213,7 @@ async def test_the_number_of_pods_survives_the_hand_over(api: Any, stage: Any) -
     await one.settle()
     one.one.edit(autoscaling={"minReplicas": 2, "maxReplicas": 9})
     await one.settle()
-    live = api.get(DEPLOYMENTS, "shop", "desk")
+    live = one.deployment
     assert live["spec"]["replicas"] == 5
     holders = [
         entry["manager"] for entry in live["metadata"]["managedFields"] if "f:replicas" in str(entry["fieldsV1"])
@@ -197,25 +225,24 @@ async def test_the_number_an_autoscaler_left_is_taken_over(api: Any, stage: Any)
     """With the autoscaler gone the spec's number holds, though the controller's name is still on it."""
     one = stage(database=DATABASE, autoscaling={"minReplicas": 2, "maxReplicas": 9})
     await one.settle()
-    live = api.get(DEPLOYMENTS, "shop", "desk")
-    by_hand(api, live, "kube-controller-manager", "spec", "replicas", value=7)
+    by_hand(api, one.deployment, "kube-controller-manager", "spec", "replicas", value=7)
     del one.one.agent["spec"]["autoscaling"]
     one.one.edit(replicas=3)
     assert not (await one.settle()).problems
-    assert api.get(DEPLOYMENTS, "shop", "desk")["spec"]["replicas"] == 3
+    assert one.deployment["spec"]["replicas"] == 3
 
 
 async def test_somebody_elses_autoscaler_keeps_its_number(api: Any, stage: Any) -> None:
     """An autoscaler that we did not make decides, and is named."""
     one = stage(database=DATABASE, replicas=3)
     await one.settle()
-    target = {"kind": "Deployment", "name": "desk", "apiVersion": "apps/v1"}
+    target = {"kind": "Deployment", "name": one.deployment["metadata"]["name"], "apiVersion": "apps/v1"}
     hpa = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "spec": {"scaleTargetRef": target}}
     api.put({**hpa, "metadata": {"name": "theirs", "namespace": "shop"}})
-    by_hand(api, api.get(DEPLOYMENTS, "shop", "desk"), "kube-controller-manager", "spec", "replicas", value=7)
+    by_hand(api, one.deployment, "kube-controller-manager", "spec", "replicas", value=7)
     (problem,) = (await one.round()).problems
     assert problem.kind == "FieldConflict"
-    assert api.get(DEPLOYMENTS, "shop", "desk")["spec"]["replicas"] == 7
+    assert one.deployment["spec"]["replicas"] == 7
 
 
 @pytest.mark.parametrize(
@@ -256,12 +283,13 @@ async def test_an_object_that_changes_meanwhile_is_tried_again(api: Any, stage: 
     """Absorbing a hand edit is guarded by the version: if it moved on, the round is repeated."""
     one = stage()
     await one.settle()
-    by_hand(api, api.get(CONFIG_MAPS, "shop", "desk-config"), "kubectl-edit", "data", "x", value="1")
+    config = f"desk-{one.one.revision}-config"
+    by_hand(api, api.get(CONFIG_MAPS, "shop", config), "kubectl-edit", "data", "x", value="1")
     api.fail(409, method="PATCH", path="configmaps", body={"message": "modified", "reason": "Conflict"})
     with pytest.raises(Conflict):
         await one.round()
     await one.settle()
-    assert "x" not in api.get(CONFIG_MAPS, "shop", "desk-config")["data"]
+    assert "x" not in api.get(CONFIG_MAPS, "shop", config)["data"]
 
 
 async def test_deleting_spares_what_came_after(api: Any, stage: Any) -> None:
@@ -288,10 +316,8 @@ async def test_outcomes_are_remembered_within_bounds(api: Any, stage: Any, monke
     monkeypatch.setattr(apply_module, "REMEMBERED", 1)
     one = stage()
     await one.settle()
-    for name in ("desk", "desk-config"):
-        resource = SERVICES if name == "desk" else CONFIG_MAPS
-        path = ("spec", "type") if name == "desk" else ("data", "agent_config.json")
-        by_hand(api, api.get(resource, "shop", name), "policy-engine", *path, value="theirs")
+    for name in ("desk", f"desk-{one.one.revision}"):
+        by_hand(api, api.get(SERVICES, "shop", name), "policy-engine", "spec", "type", value="theirs")
         one.look()
         await one.round()
     assert len(one.applier.settlements) <= 1

@@ -91,4 +91,19 @@ def test_it_can_be_scaled_and_listed() -> None:
     (version,) = spec["versions"]
     assert version["subresources"]["scale"]["labelSelectorPath"] == ".status.selector"
     always = [column["name"] for column in version["additionalPrinterColumns"] if not column.get("priority")]
-    assert always == ["Ready", "Phase", "Replicas", "Serving", "Model", "Age"]
+    assert always == ["Ready", "Phase", "Replicas", "Serving", "Model", "Stable", "Canary", "Weight", "Age"]
+
+
+def test_an_agent_that_nobody_has_seen_is_not_done() -> None:
+    """A status that says nothing is for no generation, so that tools which compare them wait for the operator."""
+    status = schema()["properties"]["status"]
+    assert status["default"] == {"observedGeneration": -1}
+    assert status["properties"]["observedGeneration"]["default"] == -1
+
+
+def test_wide_columns_tell_what_is_under_way() -> None:
+    """`kubectl get -o wide` shows the channel that a model follows, and how many requests are copied."""
+    (version,) = definition()["spec"]["versions"]
+    wide = {one["name"]: one["jsonPath"] for one in version["additionalPrinterColumns"] if one.get("priority")}
+    assert wide["Channel"] == ".spec.model.channel"
+    assert wide["Mirror"] == ".status.rollout.currentMirror"

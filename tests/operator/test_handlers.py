@@ -110,9 +110,10 @@ class TestProcess:
         self, api: Any, start: Callable[..., Any], world: Any, until: Callable[..., Any]
     ) -> None:
         """From kopf's watch to children and status, through an edit and a deletion; kopf itself writes nothing."""
-        api.put(world().agent)
+        one = world()
+        api.put(one.agent)
         process = await start()
-        await until(lambda: api.get(DEPLOYMENTS, "shop", "desk"), seconds=30)
+        await until(lambda: api.get(DEPLOYMENTS, "shop", f"desk-{one.revision}"), seconds=30)
         edited = api.get(SUPPORT_AGENTS, "shop", "desk")
         api.put({**edited, "spec": {**edited["spec"], "service": {"port": 8080}}})
         await until(lambda: api.get(SERVICES, "shop", "desk")["spec"]["ports"][0]["port"] == 8080)
@@ -170,7 +171,7 @@ class TestProcess:
             assert response.status == 503
             assert "supportagents.supportfleet.dev" in await response.text()
         api.put(world().agent)
-        await until(lambda: api.get(DEPLOYMENTS, "shop", "desk"), seconds=30)
+        await until(lambda: api.all(DEPLOYMENTS), seconds=30)
         assert await process.stop() == 0
 
     async def test_an_api_server_that_is_away_at_first_is_waited_for(
@@ -180,7 +181,7 @@ class TestProcess:
         api.fail(503, times=2, body={"message": "starting"})
         process = await start()
         api.put(world().agent)
-        await until(lambda: api.get(DEPLOYMENTS, "shop", "desk"), seconds=30)
+        await until(lambda: api.all(DEPLOYMENTS), seconds=30)
         assert await process.stop() == 0
 
     async def test_bad_flags_are_all_named(self, start: Callable[..., Any]) -> None:

@@ -16,27 +16,43 @@ class TestObserving:
     def test_what_the_agent_controls_is_told_from_what_carries_its_label(self, world: Any) -> None:
         """A Service with our labels and another owner is a stranger."""
         one = world().applied()
-        manifest = next(m for ref, m in one.desired.manifests.items() if ref.kind == "Service")
-        one.put(manifest, owned=False)
+        theirs = next(ref for ref in one.rendered.manifests if (ref.kind, ref.name) == ("Service", "desk"))
+        one.put(one.rendered.manifests[theirs], owned=False)
         observed = one.observed()
-        assert {ref.kind for ref in observed.strangers} == {"Service"}
-        assert "Service" not in {ref.kind for ref in observed.children}
+        assert set(observed.strangers) == {theirs}
+        assert set(observed.children) == set(one.objects) - {theirs}
 
     def test_absence_is_none(self, world: Any) -> None:
         """Nothing there is no error."""
         observed = world().observed()
-        assert observed.deployment is observed.autoscaler is observed.claim is None
-        assert observed.jobs == []
+        assert observed.claim is observed.of_revision("HorizontalPodAutoscaler", "r0000000") is None
+        assert observed.deployments == observed.snapshots == {}
+        assert observed.jobs == observed.agent_pods == []
+        assert observed.ready_pods("r0000000") == 0
         assert observed.child(None) is None
 
     def test_pods_are_sorted_by_what_they_do(self, world: Any) -> None:
         """Pods of the agent, those of one Job, and none that are leaving."""
         one = world.with_model().applied()
-        serving, sync, leaving = one.pod(), one.pod("model-sync"), one.pod()
+        (serving,) = one.pods
+        starting, sync, leaving = one.pod(), one.pod("model-sync"), one.pod()
         leaving["metadata"]["deletionTimestamp"] = one.stamp()
         observed = one.observed()
-        assert observed.agent_pods == [serving]
+        assert observed.agent_pods == [serving, starting]
         assert observed.pods_of(one.child("Job")) == [sync]
+        assert observed.ready_pods(one.revision) == 1
+
+    def test_revisions_are_told_apart(self, world: Any) -> None:
+        """Each has its own Deployment and pods; what no revision is named on is an earlier operator's."""
+        one = world().applied()
+        before = one.revision
+        one.edit(template={"image": "agent:2"}).settle()
+        metadata = {**one.child("Deployment", before)["metadata"], "name": "desk", "labels": {}}
+        one.put({**one.child("Deployment", before), "metadata": metadata})
+        observed = one.observed()
+        assert set(observed.deployments) == {before, one.revision, ""}
+        assert list(observed.snapshots) == [before, one.revision], "the oldest first"
+        assert observed.of_revision("Service", before)["metadata"]["name"] == f"desk-{before}"
 
 
 class TestAgents:
@@ -50,8 +66,8 @@ class TestAgents:
         assert agents.get(self.KEY).raw["status"]["phase"] == "Ready"
         assert agents.phases() == {"Ready": 1}
 
-    def test_a_status_does_not_render_again(self, world: Any) -> None:
-        """Rendering depends on the spec, which has a generation."""
+    def test_a_status_is_not_read_again(self, world: Any) -> None:
+        """What is wanted depends on the spec, which has a generation."""
         agents, raw = Agents(), world().agent
         agents.put(raw)
         first = agents.get(self.KEY)
@@ -61,14 +77,20 @@ class TestAgents:
         assert second.raw["status"] == {"phase": "Ready"}
 
     def test_another_generation_does(self, world: Any) -> None:
-        """An edit is rendered."""
+        """An edit is read, and is a new revision only if it changes behaviour."""
         agents, one = Agents(), world()
         agents.put(one.agent)
         first = agents.get(self.KEY)
         one.edit(service={"port": 81})
         one.agent["metadata"]["resourceVersion"] = "9"
         agents.put(one.agent)
-        assert agents.get(self.KEY).desired.manifests != first.desired.manifests
+        second = agents.get(self.KEY)
+        assert second.desired.agent.spec.service.port == 81
+        assert second.desired.revision == first.desired.revision
+        one.edit(template={"image": "agent:2"})
+        one.agent["metadata"]["resourceVersion"] = "10"
+        agents.put(one.agent)
+        assert agents.get(self.KEY).desired.revision != first.desired.revision
 
     def test_a_successor_is_another_agent(self, world: Any) -> None:
         """The same name with another uid is rendered anew, and is not removed by its predecessor's end."""

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supportfleet_operator.cluster.resources import ref_of
 from supportfleet_operator.reconcile.policies import CHECKS, first_finding
+from supportfleet_operator.reconcile.policies.base import ChildProblem
 from supportfleet_operator.reconcile.references import SECRETS, Missing, Reference
 
 
@@ -33,6 +35,24 @@ def test_a_suspended_agent_has_no_other_trouble(world: Any) -> None:
     one = world(suspend=True).applied()
     one.waiting("ImagePullBackOff")
     assert first_finding(one.view()).reason == "Suspended"
+
+
+def test_trouble_of_a_revision_that_is_going_is_not_the_agents(world: Any) -> None:
+    """Pods, Deployment and refused children of a revision that was replaced say nothing; those of the new one do."""
+    one = world().applied()
+    before = one.revision
+    one.edit(template={"image": "agent:2"}).settle().after(1)
+    old, new = one.child("Deployment", before), one.child("Deployment", one.revision)
+    waiting = {"name": "agent", "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+    refused = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
+    one.pod(revision=before, phase="Pending", containerStatuses=[waiting], conditions=[refused])
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
+    old["status"]["conditions"].append(failure)
+    problem = ChildProblem(ref_of(old), "Refused", "no")
+    assert first_finding(one.view(problem)) is None
+    new["status"]["conditions"].append(failure)
+    assert first_finding(one.view(problem)).reason == "QuotaExceeded"
+    assert first_finding(one.view(problem, ChildProblem(ref_of(new), "Refused", "no"))).reason == "Refused"
 
 
 words = st.sampled_from(["ImagePullBackOff", "CrashLoopBackOff", "Unschedulable", "True", "False", "x", ""])

@@ -36,7 +36,7 @@ def test_a_conflict_stays_reported_while_nothing_is_written(world: Any) -> None:
     one.settlements[uid] = Settlement("h", b"", (Holder("policy-engine", ".spec.template.x"),), one.now)
     finding = child_problem.check(one.view())
     assert finding.reason == "FieldConflict"
-    assert "Deployment/desk: spec.template.x is held by 'policy-engine'" in finding.message
+    assert f"Deployment/desk-{one.revision}: spec.template.x is held by 'policy-engine'" in finding.message
 
 
 @pytest.mark.parametrize(

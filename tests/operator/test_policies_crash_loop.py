@@ -68,5 +68,5 @@ def test_a_container_that_cannot_start_is_told_by_the_kubelet(world: Any) -> Non
 def test_a_pod_on_its_way_out_does_not_count(world: Any) -> None:
     """What is being replaced may fail as it goes."""
     one = crashing(world, exitCode=1)
-    one.pods[0]["metadata"]["deletionTimestamp"] = one.stamp()
+    one.pods[-1]["metadata"]["deletionTimestamp"] = one.stamp()
     assert crash_loop.check(one.view()) is None

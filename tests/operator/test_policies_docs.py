@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from supportfleet_operator.api import ISTIO
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile import policies
 from supportfleet_operator.reconcile.policies.model_reasons import REMEDIES
+from supportfleet_operator.rollout import reasons as rollout_reasons
 from supportfleet_operator.settings import parser
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "operations.md").read_text()
 INTERNAL = {"Progressing", "NewReplicaSetAvailable", "CreateContainerConfigError", "ErrImagePull", "AutoscalerPending"}
+INTERNAL |= {ISTIO}
 
 
 def reasons() -> set[str]:
-    """Every reason that a policy can give."""
+    """Every reason that a policy or a rollout can give."""
     found = {"NameTaken", "BeingReplaced", "FieldConflict", "Refused", "Forbidden", "Available", "Progressing"}
     for info in pkgutil.iter_modules(policies.__path__):
         module = importlib.import_module(f"{policies.__name__}.{info.name}")
@@ -29,6 +32,7 @@ def reasons() -> set[str]:
             value for name, value in vars(module).items() if name.isupper() and not name.startswith("_")
         ]
         found |= {value for value in values if isinstance(value, str) and re.fullmatch(r"([A-Z][a-z]+){1,4}", value)}
+    found |= {value for name, value in vars(rollout_reasons).items() if name.isupper() and isinstance(value, str)}
     return found - INTERNAL
 
 

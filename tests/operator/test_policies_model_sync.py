@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from supportfleet_operator.reconcile import rollouts
 from supportfleet_operator.reconcile.policies import model_sync
 from supportfleet_operator.reconcile.policies.model_reasons import REMEDIES, explain
 
 
 def gate(one: Any) -> model_sync.Gate:
-    return model_sync.gate(one.observed(), one.now)
+    observed, rendered = one.observed(), one.rendered
+    return rollouts.gate(observed, rendered, one.revision, one.now)
 
 
 def job_status(one: Any, *conditions: str, **status: Any) -> Any:

@@ -16,7 +16,7 @@ def test_the_deployments_verdict_is_passed_on(world: Any) -> None:
     finding = progress_deadline.check(one.view())
     assert finding.reason == "ProgressDeadlineExceeded"
     assert finding.stalled
-    assert "kubectl logs deployment/desk" in finding.message
+    assert f"kubectl logs deployment/desk-{one.revision}" in finding.message
 
 
 def test_a_verdict_about_the_spec_of_before_is_not(world: Any) -> None:

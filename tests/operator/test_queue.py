@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from supportfleet_operator.reconcile.queue import FIRST_DELAY, LONGEST_DELAY, Schedule, WorkQueue, backoff
+from supportfleet_operator.reconcile.queue import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    LONGEST_URGENT_DELAY,
+    Schedule,
+    WorkQueue,
+    backoff,
+)
 
 KEYS = st.sampled_from("abcd")
 
@@ -108,6 +115,64 @@ class TestSchedule:
         assert schedule.take(100) is None
 
 
+class TestUrgentKeys:
+    """Keys of agents whose customers wait."""
+
+    def schedule(self) -> Schedule[str]:
+        return Schedule(lambda key: key.startswith("urgent"))
+
+    def test_they_overtake(self) -> None:
+        """However many wait, an urgent key is the next, whether it was added or its time has come."""
+        schedule = self.schedule()
+        for number in range(100):
+            schedule.add(f"bulk {number}")
+        schedule.add("urgent 1")
+        schedule.add_at("urgent 2", 5)
+        assert schedule.take(0) == "urgent 1"
+        assert schedule.take(5) == "urgent 2"
+        assert schedule.take(5) == "bulk 0"
+
+    def test_a_reserved_worker_takes_nothing_else(self) -> None:
+        """It waits for what must not wait."""
+        schedule = self.schedule()
+        schedule.add("bulk")
+        assert schedule.take(0, urgent_only=True) is None
+        assert not schedule.has_urgent
+        schedule.add("urgent")
+        assert schedule.take(0, urgent_only=True) == "urgent"
+
+    def test_a_key_may_become_urgent_while_it_waits(self) -> None:
+        """It moves ahead, and is still one key."""
+        urgent: set[str] = set()
+        schedule: Schedule[str] = Schedule(urgent.__contains__)
+        for key in "abc":
+            schedule.add(key)
+        urgent.add("c")
+        schedule.add("c")
+        assert len(schedule) == 3
+        assert [schedule.take(0) for _ in range(4)] == ["c", "a", "b", None]
+
+    def test_they_come_back_soon(self) -> None:
+        """A rollback that failed a hundred times, or that was asked for patience, is tried again within seconds."""
+        schedule = self.schedule()
+        for _ in range(100):
+            schedule.add("urgent")
+            schedule.take(0)
+            assert schedule.failed("urgent", 0, jitter=1.0, at_least=60) <= LONGEST_URGENT_DELAY
+
+    async def test_no_wake_is_lost_on_a_reserved_worker(self) -> None:
+        """A key for anybody wakes one of the others; an urgent one wakes whoever is free."""
+        queue: WorkQueue[str] = WorkQueue(is_urgent=lambda key: key == "urgent")
+        reserved = asyncio.create_task(queue.get(urgent_only=True))
+        ordinary = asyncio.create_task(queue.get())
+        await asyncio.sleep(0)
+        queue.add("bulk")
+        assert await asyncio.wait_for(ordinary, 1) == "bulk"
+        assert not reserved.done()
+        queue.add("urgent")
+        assert await asyncio.wait_for(reserved, 1) == "urgent"
+
+
 @given(st.integers(1, 10_000), st.floats(0, 1))
 def test_backoff_is_bounded(failures: int, jitter: float) -> None:
     """However often something failed, the wait is positive and bounded."""
@@ -142,12 +207,12 @@ class ScheduleMachine(RuleBasedStateMachine):
         ready = {one for one in self.owed if self.owed[one]} | {one for one, at in self.due.items() if at <= self.now}
         if key is None:
             assert ready <= self.working
-            return
-        assert key not in self.working
-        assert key in ready
-        self.working.add(key)
-        self.owed[key] = 0
-        self.due.pop(key, None)
+        else:
+            assert key not in self.working
+            assert key in ready
+            self.working.add(key)
+            self.owed[key] = 0
+            self.due.pop(key, None)
         for one in ready - {key}:  # an appointment that has come is work that waits
             self.owed[one] = 1
             if self.due.get(one, float("inf")) <= self.now:

@@ -125,5 +125,5 @@ class TestChildren:
         one = world.with_model(
             database={"secretRef": {"name": "db"}}, autoscaling={"minReplicas": 2, "maxReplicas": 4}
         ).applied()
-        for ref, manifest in one.desired.manifests.items():
+        for ref, manifest in one.rendered.manifests.items():
             assert differences(manifest, one.objects[ref]) == []

@@ -27,6 +27,16 @@ from supportfleet_operator.reconcile.engine import Engine
 DESK = AgentKey("shop", "desk")
 
 
+class Silence:
+    """No pod and no Prometheus answers."""
+
+    async def scrape(self, targets: Any) -> dict[str, str]:
+        return {}
+
+    async def ask(self, server: Any, queries: Any) -> dict[str, Any]:
+        return {}
+
+
 class Stage:
     """An engine, fed as kopf would feed it."""
 
@@ -51,9 +61,14 @@ class Stage:
         conditions = self.status().get("conditions", [])
         return next((str(one["reason"]) for one in conditions if one["type"] == kind), "")
 
+    @property
+    def deployment(self) -> Any:
+        """The Deployment of the agent's only revision, or None."""
+        return next(iter(self.api.all(DEPLOYMENTS)), None)
+
     def roll_out(self) -> None:
-        """What the Deployment's controller would report."""
-        deployment = self.api.get(DEPLOYMENTS, "shop", "desk")
+        """What the Deployment's controller and a node would report."""
+        deployment = self.deployment
         wanted = deployment["spec"]["replicas"]
         deployment["status"] = {
             "observedGeneration": deployment["metadata"]["generation"],
@@ -61,6 +76,12 @@ class Stage:
             "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}],
         }
         self.api.put(deployment)
+        template = deployment["spec"]["template"]["metadata"]
+        status = {"phase": "Running", "podIP": "10.1.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+        for number in range(wanted):
+            name = f"{deployment['metadata']['name']}-{number}"
+            metadata = {"name": name, "namespace": "shop", "labels": template["labels"]}
+            self.api.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status})
 
     def count(self, result: str) -> float:
         return float(self.metrics.reconciles.labels(result)._value.get())
@@ -75,7 +96,7 @@ async def stage(api: Any, client: Client, world: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watch_module, "FIRST_DELAY", 0.02)
     monkeypatch.setattr(watch_module, "SHORT", 0.0)
     metrics = Metrics()
-    engine = Engine(client, metrics, workers=4)
+    engine = Engine(client, metrics, Silence(), Silence(), workers=4)
     task = asyncio.create_task(engine.run())
     yield Stage(api, engine, metrics, world)
     task.cancel()
@@ -126,7 +147,7 @@ async def test_failures_of_the_server_are_retried(stage: Stage, until: Callable[
     headers = {"Retry-After": "0"}
     stage.api.fail(status, times=4, method="PATCH", body={"message": "later", "reason": "Later"}, headers=headers)
     stage.apply()
-    await until(lambda: stage.api.get(DEPLOYMENTS, "shop", "desk"))
+    await until(lambda: stage.deployment)
     await until(lambda: stage.reason() == "Progressing")
     assert stage.count("retry") >= 1
     assert stage.count("error") == 0
@@ -135,12 +156,12 @@ async def test_failures_of_the_server_are_retried(stage: Stage, until: Callable[
 async def test_dropped_watches_lose_nothing(stage: Stage, until: Callable[..., Any]) -> None:
     """With every watch cut again and again, and history compacted, what happens is still noticed."""
     stage.apply()
-    await until(lambda: stage.api.get(SERVICES, "shop", "desk"))
+    config = (await until(lambda: stage.api.all(CONFIG_MAPS)))[0]["metadata"]["name"]
     for cut in (stage.api.drop_watches, stage.api.compact, stage.api.drop_watches):
         await until(stage.idle)
-        stage.api.remove(CONFIG_MAPS, "shop", "desk-config")
+        stage.api.remove(CONFIG_MAPS, "shop", config)
         cut()
-        await until(lambda: stage.api.get(CONFIG_MAPS, "shop", "desk-config"))
+        await until(lambda: stage.api.get(CONFIG_MAPS, "shop", config))
 
 
 async def test_a_bug_in_one_agent_stops_no_other(
@@ -158,7 +179,7 @@ async def test_a_bug_in_one_agent_stops_no_other(
     monkeypatch.setattr(stage.engine.agents, "get", fail)
     stage.engine.queue.add(broken)
     stage.apply()
-    await until(lambda: stage.api.get(DEPLOYMENTS, "shop", "desk"))
+    await until(lambda: stage.deployment)
     await until(lambda: stage.count("error") >= 2)
 
 
@@ -217,11 +238,11 @@ async def test_a_model_opens_the_gate(stage: Stage, until: Callable[..., Any]) -
     stage.apply(model={"uri": "s3://models/intent", "version": "1", "digest": stage.world.digest})
     (job,) = await until(lambda: stage.api.all(JOBS))
     await until(stage.idle)
-    assert stage.api.get(DEPLOYMENTS, "shop", "desk") is None
+    assert stage.deployment is None
     assert stage.status()["phase"] == "SyncingModel"
     job["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}
     stage.api.put(job)
-    await until(lambda: stage.api.get(DEPLOYMENTS, "shop", "desk"))
+    await until(lambda: stage.deployment)
     await until(lambda: stage.reason("ModelSynced") == "Synced")
 
 
@@ -237,13 +258,13 @@ async def test_many_agents_share_the_workers(stage: Stage, until: Callable[..., 
 async def test_nobody_works_on_half_a_picture(api: Any, client: Client, world: Any, until: Callable[..., Any]) -> None:
     """Until the last kind has its first list no worker begins."""
     api.fail(500, times=2, path="/deployments")
-    engine = Engine(client, Metrics(), workers=2)
+    engine = Engine(client, Metrics(), Silence(), Silence(), workers=2)
     engine.agent_changed(api.put(world().agent))
     task = asyncio.create_task(engine.run())
     await asyncio.sleep(0.2)
     assert not engine.synced
     assert api.writes() == []
-    await until(lambda: api.get(DEPLOYMENTS, "shop", "desk"))
+    await until(lambda: api.all(DEPLOYMENTS))
     task.cancel()
     await asyncio.wait({task})
 
@@ -273,4 +294,5 @@ async def test_figures_are_read_on_request(stage: Stage, until: Callable[..., An
     assert "supportfleet_queue_depth 0.0" in text
     assert 'supportfleet_agents{phase="Progressing"} 1.0' in text
     assert 'supportfleet_watch_last_event_age_seconds{resource="deployments"}' in text
-    assert "supportfleet_cached_objects 5.0" in text
+    assert 'supportfleet_rollouts{phase="Starting"} 1.0' in text
+    assert "supportfleet_cached_objects 7.0" in text

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import datetime as dt
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supportfleet_operator.reconcile.policies import first_finding, model_sync
-from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.policies import first_finding
+from supportfleet_operator.reconcile.policies.base import ChildProblem
+from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.status import is_current, news, status_of
 
 DATABASE = {"secretRef": {"name": "db"}}
@@ -19,8 +19,7 @@ DATABASE = {"secretRef": {"name": "db"}}
 
 def status(one: Any, *problems: ChildProblem) -> dict[str, Any]:
     view = one.view(*problems)
-    gate = model_sync.gate(view.observed, one.now) if view.observed.desired else model_sync.Gate("NotNeeded")
-    return status_of(view, gate, first_finding(view))
+    return status_of(view, view.gate or Gate("NotNeeded"), first_finding(view))
 
 
 def conditions(found: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -31,13 +30,12 @@ class TestConditions:
     def test_health(self, world: Any) -> None:
         """A Ready agent has neither Reconciling nor Stalled."""
         one = world.with_model(database=DATABASE, replicas=2).applied()
-        for _ in range(2):
-            one.pod(phase="Running", conditions=[{"type": "Ready", "status": "True"}])
         found = status(one)
         assert conditions(found) == {
             "Ready": ("True", "Available"),
             "Accepted": ("True", "Valid"),
             "ModelSynced": ("True", "Synced"),
+            "Progressing": ("False", "Stable"),
         }
         assert found["phase"] == "Ready"
         assert (found["replicas"], found["readyReplicas"], found["updatedReplicas"]) == (2, 2, 2)
@@ -69,6 +67,7 @@ class TestConditions:
             "Ready": ("False", "Suspended"),
             "Accepted": ("True", "Valid"),
             "ModelSynced": ("True", "Synced"),
+            "Progressing": ("False", "Suspended"),
         }
         assert found["phase"] == "Suspended"
 
@@ -88,12 +87,22 @@ class TestConditions:
     def test_syncing_a_model(self, world: Any) -> None:
         """The phase says so, and pods of before are counted on."""
         one = world.with_model().applied()
-        one.agent["status"]["model"] = {"version": "1", "digest": one.digest}
         one.edit(model={**one.agent["spec"]["model"], "version": "2", "digest": "sha256:" + "b" * 64})
         found = status(one)
         assert found["phase"] == "SyncingModel"
         assert conditions(found)["ModelSynced"] == ("False", "Downloading")
-        assert found["model"]["version"] == "1"
+        assert found["model"] == {"version": "1", "digest": one.digest, "loadedPods": 1}
+
+    def test_pods_during_a_rollout(self, world: Any) -> None:
+        """Pods of all revisions are counted, and those of the spec's own as updated."""
+        manual = {"strategy": "Canary", "steps": [{"setWeight": 50}, {"pause": {}}]}
+        one = world(database=DATABASE, replicas=2, rollout=manual).applied()
+        one.edit(template={"image": "agent:2"}).settle()
+        found = status(one)
+        assert (found["replicas"], found["readyReplicas"], found["updatedReplicas"]) == (4, 4, 2)
+        assert conditions(found)["Progressing"][0] == "False", "it waits for a person"
+        assert conditions(found)["Ready"][0] == "False"
+        assert (found["rollout"]["phase"], found["rollout"]["currentWeight"]) == ("Paused", 50)
 
     def test_what_keeps_the_sync_from_running_is_its_reason(self, world: Any) -> None:
         """A Job whose pod cannot be scheduled is not downloading."""
@@ -104,7 +113,7 @@ class TestConditions:
 
     def test_a_problem_of_the_round(self, world: Any) -> None:
         """What the writes met is the reason."""
-        problem = ChildProblem(next(iter(world().desired.manifests)), "NameTaken", "taken")
+        problem = ChildProblem(next(iter(world().rendered.manifests)), "NameTaken", "taken")
         assert conditions(status(world().applied(), problem))["Ready"] == ("False", "NameTaken")
 
     def test_without_a_model_there_is_no_condition_of_it(self, world: Any) -> None:
@@ -130,9 +139,7 @@ class TestTransitions:
         """A second look at the same cluster finds the status current."""
         one = world.with_model(database=DATABASE, autoscaling={"minReplicas": 1, "maxReplicas": 2}).applied()
         one.agent["status"] = status(one)
-        later = View(one.observed(), one.now + dt.timedelta(hours=1))
-        again = status_of(later, model_sync.gate(later.observed, later.now), first_finding(later))
-        assert is_current(one.agent, again)
+        assert is_current(one.agent, status(one.after(3600)))
 
     def test_conditions_of_others_are_theirs(self, world: Any) -> None:
         """A condition that another writer added makes no difference."""
@@ -182,9 +189,20 @@ class Life:
         self.one = one
         self.image = 1
 
+    def reconcile(self) -> None:
+        self.one.step()
+
+    def wait(self) -> None:
+        self.one.after(700)
+
     def edit(self) -> None:
         self.image += 1
         self.one.edit(template={"image": f"agent:{self.image}"})
+
+    def edit_badly(self) -> None:
+        self.edit()
+        if self._is_valid():
+            self.one.unready.add(self.one.revision)
 
     def suspend(self) -> None:
         self.one.edit(suspend=True)
@@ -193,7 +211,8 @@ class Life:
         self.one.edit(suspend=False)
 
     def fail_to_pull(self) -> None:
-        self.one.waiting("ImagePullBackOff")
+        if self._is_valid():
+            self.one.waiting("ImagePullBackOff")
 
     def recover(self) -> None:
         self.one.pods.clear()
@@ -213,6 +232,9 @@ class Life:
     def become_valid(self) -> None:
         self.one.edit(replicas=2)
 
+    def _is_valid(self) -> bool:
+        return self.one.agent["spec"]["replicas"] != "many"
+
     def _roll_out(self, available: int | None) -> None:
         if any(ref.kind == "Deployment" for ref in self.one.objects):
             self.one.rolled_out(available)
@@ -229,9 +251,7 @@ def test_conditions_are_always_whole(world: Any, happenings: list[str]) -> None:
     life = Life(one)
     for step, happening in enumerate(happenings):
         getattr(life, happening)()
-        view = View(one.observed(), one.now + dt.timedelta(seconds=step))
-        gate = model_sync.gate(view.observed, view.now) if view.observed.desired else model_sync.Gate("NotNeeded")
-        found = status_of(view, gate, first_finding(view))
+        found = status(one.after(step))
         told = {kind: truth for kind, (truth, _) in conditions(found).items()}
         assert [told["Ready"], told.get("Reconciling"), told.get("Stalled")].count("True") <= 1
         assert (told["Ready"] == "True") == (found["phase"] == "Ready")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Final, Protocol
 
 OTHER: Final = "other"
 """The intent of everything the rules don't answer."""
+CACHED_ANSWERS: Final = 4096
+"""Some 1 MB."""
 
 
 class ModelInfo(Protocol):
@@ -51,6 +55,31 @@ def load_model(path: Path) -> IntentClassifier:
 
     classifier: IntentClassifier = nlu.load(path)
     return classifier
+
+
+class CachedClassifier:
+    """A classifier that remembers what it was asked lately: customers ask the same things.
+
+    One is made for each model, so an answer is never another model's. Texts are kept as their hashes alone.
+    """
+
+    def __init__(self, classifier: IntentClassifier, size: int = CACHED_ANSWERS) -> None:
+        self.info = classifier.info
+        self._classifier = classifier
+        self._size = size
+        self._known: OrderedDict[bytes, Prediction] = OrderedDict()
+
+    def classify(self, text: str) -> Prediction:
+        """What the model says of ``text``, now or before."""
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        known = self._known.get(key)
+        if known is not None:
+            self._known.move_to_end(key)
+            return known
+        found = self._known[key] = self._classifier.classify(text)
+        if len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return found
 
 
 @dataclass(frozen=True)

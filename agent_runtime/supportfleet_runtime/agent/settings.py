@@ -52,6 +52,13 @@ class RuleSettings(_Section):
     password_reset_url: WebAddress = "https://shop.example.com/password-reset"  # noqa: S105 - a page, no password
 
 
+class PriceSettings(_Section):
+    """What a language model costs, in US dollars for a million tokens."""
+
+    input: float = Field(ge=0, le=10_000)
+    output: float = Field(ge=0, le=10_000)
+
+
 class AgentSettings(_Section):
     """An agent's voice, rules and knowledge."""
 
@@ -70,12 +77,20 @@ class AgentSettings(_Section):
     confidence_threshold: float | None = Field(default=None, ge=0, le=1)
     history: HistorySettings = HistorySettings()
     rules: RuleSettings = RuleSettings()
+    prices: dict[Annotated[str, Field(min_length=1, max_length=200)], PriceSettings] = Field(
+        default_factory=dict, description="beside the list prices, and instead of them"
+    )
     order_book: OrderBook = Field(default_factory=sample_order_book)
+
+
+def agent_settings_path(file: Path | None, folder: Path) -> Path:
+    """Where the agent's settings are looked for."""
+    return folder / (file or DEFAULT_CONFIG_FILE)
 
 
 def read_agent_settings(file: Path | None, folder: Path) -> tuple[AgentSettings, Sequence[Problem]]:
     """The agent's settings, or their defaults and what is wrong with the file."""
-    path = folder / (file or DEFAULT_CONFIG_FILE)
+    path = agent_settings_path(file, folder)
     if file is None and not path.is_file():
         return AgentSettings(), ()
     try:

@@ -38,6 +38,4 @@ class Answering:
             self._metrics.tasks.labels(outcome="lost").inc()
             return
         self._metrics.tasks.labels(outcome="dead" if dead else "done").inc()
-        self._metrics.fallbacks.labels(level=str(answer.fallback_level)).inc()
-        if answer.escalate and not turn.escalated:
-            self._metrics.escalations.inc()
+        self._metrics.count_answer(answer.fallback_level, escalated=answer.escalate and not turn.escalated)

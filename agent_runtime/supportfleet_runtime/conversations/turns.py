@@ -39,24 +39,34 @@ class Answered:
     @property
     def reply(self) -> Reply:
         """The answer as the customer is told it."""
-        answer = self.answer
-        return Reply(
-            text=answer.text,
-            intent=answer.intent,
-            confidence=answer.confidence,
-            source=answer.source.value,
-            model=answer.model,
-            tools_enabled=answer.tools_enabled,
-            fallback_level=answer.fallback_level,
-            escalated=answer.escalate or self.turn.escalated,
-        )
+        return reply_of(self.answer, self.turn)
+
+
+def reply_of(answer: Answer, turn: Turn) -> Reply:
+    """The answer to a turn as its customer is told it."""
+    return Reply(
+        text=answer.text,
+        intent=answer.intent,
+        confidence=answer.confidence,
+        source=answer.source.value,
+        model=answer.model,
+        tools_enabled=answer.tools_enabled,
+        fallback_level=answer.fallback_level,
+        escalated=answer.escalate or turn.escalated,
+    )
 
 
 class Turns:
-    """Turns of conversations. ``window`` is how many earlier ones an agent is shown."""
+    """Turns of conversations. ``window`` tells how many earlier ones an agent is shown."""
 
     def __init__(
-        self, database: Database, queue: Queue, waiters: Waiters, *, window: int, now: Callable[[], datetime]
+        self,
+        database: Database,
+        queue: Queue,
+        waiters: Waiters,
+        *,
+        window: Callable[[], int],
+        now: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._queue = queue
@@ -75,7 +85,7 @@ class Turns:
         return await self._writer.submit(answered)
 
     async def _load(self, task_ids: Sequence[str]) -> Sequence[Turn | Exception]:
-        values = {"tasks_": list(task_ids), "window_": self._window}
+        values = {"tasks_": list(task_ids), "window_": self._window()}
         rows = await self._database.read(lambda connection: connection.execute(_LOAD, values).all())
         turns = {task_id: _turn(list(group)) for task_id, group in groupby(rows, key=lambda row: str(row.task_id))}
         return [turns.get(task_id) or NotFoundError(f"no such task: {task_id}") for task_id in task_ids]

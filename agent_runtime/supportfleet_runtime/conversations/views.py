@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
+from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.conversations.records import ConversationRecord, MessageRecord, Reply, TaskRecord, TaskState
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.storage.database import Database
@@ -62,6 +63,14 @@ class Views:
             messages=tuple(_message(row, escalated=escalated) for row in shown),
             has_earlier=found.turns > turns,
         )
+
+    async def pending(self, conversation_id: str) -> Pending | None:
+        """The question that the agent waits to have answered."""
+        query = select(conversations.c.pending_intent, conversations.c.pending_asked).where(
+            conversations.c.id == conversation_id, conversations.c.scope == self._scope
+        )
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        return Pending(row.pending_intent, row.pending_asked or 1) if row and row.pending_intent else None
 
     async def task(self, task_id: str, customer_id: str | None) -> TaskRecord:
         """A task, with its reply once it ended."""

@@ -16,11 +16,13 @@ import structlog
 from aiohttp import web
 
 from supportfleet_runtime.conversations.intake import Intake
-from supportfleet_runtime.conversations.records import Incoming
+from supportfleet_runtime.conversations.mirrored import Mirrored
+from supportfleet_runtime.conversations.records import Incoming, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError, StorageError
 from supportfleet_runtime.gateway.measuring import INTENT
+from supportfleet_runtime.gateway.mirroring import is_mirrored
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError, unavailable
 from supportfleet_runtime.gateway.schema import (
     MessageRequest,
@@ -47,6 +49,7 @@ class Gateway:
     """What the endpoints use. ``patience`` is how long a message may take to be stored, ``limit`` to be answered."""
 
     intake: Intake
+    mirrored: Mirrored
     waiters: Waiters
     views: Views
     metrics: Metrics
@@ -73,6 +76,8 @@ class Gateway:
         if not self.is_open():
             raise unavailable("the agent is starting")
         incoming = self._incoming(await read_message(request))
+        if is_mirrored(request.headers.get("Host", "")):
+            return await self._answer_mirrored(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
             await self._accept(incoming)
             try:
@@ -87,17 +92,18 @@ class Gateway:
             log.info("message_queued", **ids)
             headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
             return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
-        request[INTENT] = reply.intent
-        milliseconds = latency * 1000
-        log.info(
-            "message_answered",
-            **ids,
-            intent=reply.intent,
-            source=reply.source,
-            fallback_level=reply.fallback_level,
-            latency_ms=round(milliseconds, 1),
-        )
-        return _json(answer_json(incoming, reply, milliseconds))
+        return _answered(request, incoming, reply, latency)
+
+    async def _answer_mirrored(self, request: web.Request, incoming: Incoming, started: float) -> web.Response:
+        """Answer a copy at once: nothing of it is stored, so it is never left to the queue."""
+        try:
+            async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
+                reply = await self.mirrored.answer(incoming)
+        except TimeoutError as error:
+            raise unavailable("the copy of a message was not answered in time") from error
+        latency = time.perf_counter() - started
+        self.metrics.response_latency.observe(latency)
+        return _answered(request, incoming, reply, latency, mirrored=True)
 
     async def get_task(self, request: web.Request) -> web.Response:
         """How far a message is, and its answer once there is one."""
@@ -148,6 +154,24 @@ class Gateway:
             text=message.text,
             received_at=now,
         )
+
+
+def _answered(
+    request: web.Request, incoming: Incoming, reply: Reply, latency: float, *, mirrored: bool = False
+) -> web.Response:
+    request[INTENT] = reply.intent
+    milliseconds = latency * 1000
+    log.info(
+        "message_answered",
+        task_id=incoming.task_id,
+        conversation_id=incoming.conversation_id,
+        intent=reply.intent,
+        source=reply.source,
+        fallback_level=reply.fallback_level,
+        latency_ms=round(milliseconds, 1),
+        **({"mirrored": True} if mirrored else {}),
+    )
+    return _json(answer_json(incoming, reply, milliseconds))
 
 
 def _id(request: web.Request, name: str) -> str:

@@ -15,5 +15,6 @@ manifest's own bytes is the artifact's *digest*: whoever pins the digest pins ev
 ``download``     from the store to a folder, verified while it streams
 ``sync``         all of it in order
 ``publish``      the way back: from a folder into the store
+``channel``      names that point to a version, and are moved
 ===============  ==============================================================
 """

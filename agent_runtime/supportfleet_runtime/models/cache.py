@@ -186,6 +186,12 @@ class ModelCache:
             os.utime(self.path(digest))  # when it was last put in use decides which versions are kept
         shutil.rmtree(self._incoming, ignore_errors=True)
 
+    def remove(self, digest: str) -> None:
+        """Remove a version. Only with the lock."""
+        with translated(self.root):
+            if self.path(digest).exists():
+                shutil.rmtree(self.path(digest))
+
     def prune(self, keep: int = KEPT_VERSIONS) -> None:
         """Remove all but the version in use and those used last. Only with the lock."""
         used = self.current()

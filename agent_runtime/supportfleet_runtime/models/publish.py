@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from supportfleet_runtime.models.artifact import verify_artifact
+from supportfleet_runtime.models.channel import CHANNELS
 from supportfleet_runtime.models.checks import check_names
 from supportfleet_runtime.models.errors import ArtifactError, Reason
 from supportfleet_runtime.models.manifest import LIMITS, MAX_MANIFEST_BYTES, Manifest, digest_of
@@ -37,6 +38,8 @@ async def publish(folder: Path, target: Location, s3: S3Settings, *, seconds: fl
         ArtifactError: With the reason.
     """
     manifest, digest = await asyncio.to_thread(verify_artifact, folder)
+    if manifest.version == CHANNELS:
+        raise ArtifactError(Reason.INVALID_MANIFEST, f"a version can't be named {CHANNELS!r}: channels are kept there")
     location = target.child(manifest.version)
     store = open_store(location, s3, timeout=seconds, create=True)
     try:

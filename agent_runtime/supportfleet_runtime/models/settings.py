@@ -3,6 +3,8 @@
 ===================================  ======================================================================
 ``MODEL_BUCKET``                     the artifact's URI: ``s3://bucket/prefix`` or ``file:///folder``
 ``MODEL_VERSION``, ``MODEL_DIGEST``  which version, and the digest that pins its bytes
+``MODEL_FILE``                       instead of these three: a JSON file with ``uri``, ``version`` and ``digest``
+``MODEL_CHANNEL``                    for ``resolve-channel``: the channel, instead of version and digest
 ``MODEL_DIR``                        the volume that models are kept on (default ``/models``)
 ``MODEL_SYNC_TIMEOUT``               seconds that a sync may take in all (default 900)
 ``AWS_ENDPOINT_URL``                 an S3-compatible server other than Amazon's; ``http://`` is allowed
@@ -13,10 +15,12 @@
 ===================================  ======================================================================
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +31,11 @@ DEFAULT_DIRECTORY: Final = "/models"
 DEFAULT_TIMEOUT_SECONDS: Final = 900.0
 MAX_TIMEOUT_SECONDS: Final = 86_400.0
 DEFAULT_REGION: Final = "us-east-1"
+MAX_CHANNEL_CHARACTERS: Final = 63
+CHANNEL_RULE: Final = "of up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+MAX_MODEL_FILE_BYTES: Final = 64 * 1024
+MODEL_FILE_KEYS: Final = MappingProxyType({"uri": "MODEL_BUCKET", "version": "MODEL_VERSION", "digest": "MODEL_DIGEST"})
+_MODEL_FILE: Final = '{"uri": …, "version": …, "digest": …}'
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -100,6 +109,8 @@ def sync_settings(environ: Mapping[str, str]) -> SyncSettings:
     Raises:
         ArtifactError: InvalidSettings, naming all that is wrong.
     """
+    if file := environ.get("MODEL_FILE"):
+        environ = {**environ, **model_variables(read_model_file(Path(file)))}
     problems: list[str] = []
     source = _location(environ.get("MODEL_BUCKET", ""), problems)
     version = environ.get("MODEL_VERSION", "")
@@ -114,6 +125,58 @@ def sync_settings(environ: Mapping[str, str]) -> SyncSettings:
         raise _invalid(problems)
     directory = Path(environ.get("MODEL_DIR") or DEFAULT_DIRECTORY).absolute()
     return SyncSettings(source, version, digest, directory, timeout, s3)
+
+
+def model_variables(content: bytes) -> dict[str, str]:
+    """What a MODEL_FILE says, as the variables that it stands for.
+
+    Raises:
+        ArtifactError: InvalidSettings.
+    """
+    try:
+        given = json.loads(content)
+    except ValueError as error:
+        raise _invalid([f"MODEL_FILE is no JSON ({error}); it must hold {_MODEL_FILE}"]) from error
+    if not isinstance(given, dict) or given.keys() != set(MODEL_FILE_KEYS):
+        raise _invalid([f"MODEL_FILE must hold exactly {_MODEL_FILE}"])
+    if wrong := [key for key, value in given.items() if not isinstance(value, str)]:
+        raise _invalid([f"MODEL_FILE: {key} must be a text" for key in wrong])
+    return {variable: given[key] for key, variable in MODEL_FILE_KEYS.items()}
+
+
+def read_model_file(path: Path) -> bytes:
+    """The content of a MODEL_FILE.
+
+    Raises:
+        ArtifactError: InvalidSettings.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_MODEL_FILE_BYTES)
+    except OSError as error:
+        raise _invalid([f"MODEL_FILE {path} can't be read: {error.strerror}; it must hold {_MODEL_FILE}"]) from error
+
+
+def channel_settings(environ: Mapping[str, str]) -> tuple[Location, str, S3Settings]:
+    """Read which channel is to be resolved: its bucket, its name, how the bucket is reached.
+
+    Raises:
+        ArtifactError: InvalidSettings, naming all that is wrong.
+    """
+    problems: list[str] = []
+    source = _location(environ.get("MODEL_BUCKET", ""), problems)
+    channel = environ.get("MODEL_CHANNEL", "")
+    if not is_channel(channel):
+        problems.append(f"MODEL_CHANNEL is {channel!r}; it must be {CHANNEL_RULE}")
+    s3 = _s3(environ, problems)
+    if problems:
+        raise _invalid(problems)
+    return source, channel, s3
+
+
+def is_channel(name: str) -> bool:
+    """Whether a channel may have this name."""
+    return len(name) <= MAX_CHANNEL_CHARACTERS and SEGMENT.fullmatch(name) is not None
 
 
 def s3_settings(environ: Mapping[str, str]) -> S3Settings:

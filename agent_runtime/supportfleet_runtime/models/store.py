@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, NotSupportedError, PreconditionError
 from obstore.store import LocalStore, S3Store
 
 from supportfleet_runtime.models.errors import ArtifactError, Reason
@@ -50,6 +50,7 @@ _DENIED_CODES: Final = frozenset(
 _NO_PERMISSION: Final = "os error 13"
 _DENIED: Final = frozenset({401, 403})
 _NOT_FOUND: Final = 404
+_NOT_IMPLEMENTED: Final = 501
 _MOVED: Final = frozenset({301, 307, 308})
 
 if TYPE_CHECKING:  # obstore has these only for type checkers
@@ -103,6 +104,44 @@ class Store:
                 if len(data) > limit:
                     raise ArtifactError(Reason.TOO_LARGE, f"{path!r} is larger than {limit} bytes")
         return bytes(data)
+
+    async def read_tagged(self, path: str, limit: int) -> tuple[bytes, str | None] | None:
+        """A small object's bytes, and the tag by which it can be replaced; None where there is no such object.
+
+        Raises:
+            ArtifactError: With the reason.
+        """
+        with self._translated(path):
+            try:
+                result = await self._store.get_async(path)
+            except FileNotFoundError as error:
+                if _CODE.search(str(error)) and "NoSuchBucket" in str(error):
+                    raise
+                return None
+            if result.meta["size"] > limit:
+                raise ArtifactError(Reason.TOO_LARGE, f"{path!r} is larger than {limit} bytes")
+            return bytes(await result.bytes_async()), result.meta["e_tag"]
+
+    async def replace(self, path: str, data: bytes, tag: str | None) -> bool:
+        """Replace the object that has this tag, and say whether it still had it.
+
+        A store that knows no such condition (a folder, some S3 servers) replaces whatever is there.
+
+        Raises:
+            ArtifactError: With the reason.
+        """
+        with self._translated(path):
+            try:
+                if tag is not None:
+                    await self._store.put_async(path, data, mode={"e_tag": tag}, use_multipart=False)
+                    return True
+            except PreconditionError:
+                return False
+            except (BaseError, NotImplementedError) as error:
+                if not _knows_no_conditions(error):
+                    raise
+            await self._store.put_async(path, data, mode="overwrite", use_multipart=False)
+        return True
 
     async def upload(self, path: str, file: Path) -> None:
         """Put a file into the folder, whatever was there before.
@@ -160,6 +199,13 @@ class Store:
             return ArtifactError(Reason.NOT_FOUND, f"{where} does not exist")
         why = next((meaning for sign, meaning in _NETWORK if sign in text), f"it answered with {said}")
         return ArtifactError(Reason.STORAGE_UNREACHABLE, f"{self._server} can't serve {where}: {why}")
+
+
+def _knows_no_conditions(error: Exception) -> bool:
+    if isinstance(error, NotSupportedError | NotImplementedError):
+        return True
+    found = _STATUS.search(str(error))
+    return found is not None and int(found[1]) == _NOT_IMPLEMENTED
 
 
 def open_store(location: Location, s3: S3Settings, *, timeout: float, create: bool = False) -> Store:

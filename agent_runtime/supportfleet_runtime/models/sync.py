@@ -1,5 +1,8 @@
 """Bring the model that the settings name onto the volume, or say why not.
 
+``sync`` does it in one go, for a Job or an init container. A process that reloads its model takes the steps one by one:
+``fetch``, then its own check of what the model says, then ``keep`` or ``discard``.
+
 One sync writes to a volume at a time. If the version is there already and every byte of it is right, nothing is
 downloaded; else it is fetched beside the others and switched to in one step. Whatever fails leaves the previous
 version, and ``current``, as they were.
@@ -7,6 +10,7 @@ version, and ``current``, as they were.
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 
 from supportfleet_runtime.models.cache import KEPT_VERSIONS, ModelCache
 from supportfleet_runtime.models.download import Folder, Nowhere, download
@@ -54,20 +58,66 @@ async def sync(settings: SyncSettings, *, keep: int = KEPT_VERSIONS) -> Synced:
         raise
 
 
+async def fetch(settings: SyncSettings) -> Path:
+    """Have the artifact on the volume, verified, and say where; which one is current stays as it is.
+
+    A volume that can't be written is enough where the artifact is there.
+
+    Raises:
+        ArtifactError: With the reason.
+    """
+    cache = ModelCache(settings.directory)
+    if not await asyncio.to_thread(cache.holds, settings.digest):
+        async with cache.locked(settings.timeout):
+            cache.remove_leftovers()
+            if not await asyncio.to_thread(cache.holds, settings.digest):
+                await _install(cache, settings)
+    return cache.path(settings.digest)
+
+
+async def keep(settings: SyncSettings, *, versions: int = KEPT_VERSIONS) -> None:
+    """Make a fetched artifact the current one, and remove those that were used longest ago.
+
+    Raises:
+        ArtifactError: CacheNotWritable.
+    """
+    cache = ModelCache(settings.directory)
+    async with cache.locked(settings.timeout):
+        if cache.current() != settings.digest:
+            cache.activate(settings.digest)
+        cache.prune(versions)
+
+
+async def discard(settings: SyncSettings) -> None:
+    """Remove a fetched artifact, unless it is the current one.
+
+    Raises:
+        ArtifactError: CacheNotWritable.
+    """
+    cache = ModelCache(settings.directory)
+    async with cache.locked(settings.timeout):
+        if cache.current() != settings.digest:
+            cache.remove(settings.digest)
+
+
 async def _sync_locked(cache: ModelCache, settings: SyncSettings, keep: int) -> Synced:
     cache.remove_leftovers()
     if there := await asyncio.to_thread(cache.holds, settings.digest):
         done = _already_there(settings)
     else:
-        with cache.incoming() as folder:
-            await _download(settings, folder)
-            await asyncio.to_thread(cache.install, folder, settings.digest)
+        await _install(cache, settings)
         message = f"version {settings.version} was fetched from {settings.artifact} and verified"
         done = Synced(settings.digest, settings.version, downloaded=True, message=message)
     if not there or cache.current() != settings.digest:
         cache.activate(settings.digest)
     cache.prune(keep)
     return done
+
+
+async def _install(cache: ModelCache, settings: SyncSettings) -> None:
+    with cache.incoming() as folder:
+        await _download(settings, folder)
+        await asyncio.to_thread(cache.install, folder, settings.digest)
 
 
 async def _download(settings: SyncSettings, folder: Folder) -> None:

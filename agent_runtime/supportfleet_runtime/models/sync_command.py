@@ -47,11 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
         done: Synced = asyncio.run(work)
     except ArtifactError as error:
         log.error("model_sync_failed", reason=error.reason.value, reason_message=error.message)  # noqa: TRY400 - the reason says it all
-        _write_last_word(os.environ, {"reason": error.reason.value, "message": error.message})
+        write_last_word(os.environ, {"reason": error.reason.value, "message": error.message})
         return error.exit_code
     log.info("model_synced", digest=done.digest, version=done.version, downloaded=done.downloaded)
     word = {"reason": "Synced", "message": done.message, "digest": done.digest, "version": done.version}
-    _write_last_word(os.environ, word)
+    write_last_word(os.environ, word)
     return 0
 
 
@@ -61,7 +61,7 @@ def last_word(word: Mapping[str, str]) -> bytes:
     return (json.dumps(short, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _write_last_word(environ: Mapping[str, str], word: Mapping[str, str]) -> None:
+def write_last_word(environ: Mapping[str, str], word: Mapping[str, str]) -> None:
     """Write the termination message, where there is a place for it."""
     given = environ.get("TERMINATION_LOG")
     path = Path(given or TERMINATION_LOG)

@@ -21,7 +21,16 @@ from supportfleet_runtime.models.artifact import Artifact, read_artifact
 from supportfleet_runtime.models.errors import ArtifactError
 from supportfleet_runtime.nlu.errors import ModelLoadError
 from supportfleet_runtime.nlu.features import Features, FeatureSettings, featurize
-from supportfleet_runtime.nlu.model_file import GRAPH, LABELS, SETTINGS, ModelSettings, parse_labels, parse_settings
+from supportfleet_runtime.nlu.model_file import (
+    GRAPH,
+    LABELS,
+    SELF_TEST,
+    SETTINGS,
+    ModelSettings,
+    parse_labels,
+    parse_settings,
+)
+from supportfleet_runtime.nlu.self_test import parse_self_test, run_self_test
 
 PROBE = "where is my order 1001"
 """What a freshly loaded model is asked first, so that a broken one fails here and not at a customer's message."""
@@ -102,7 +111,7 @@ def load(path: Path) -> IntentClassifier:
     except ArtifactError as error:
         raise ModelLoadError(f"{path}: {error.message}") from error
     except ModelLoadError as error:
-        raise ModelLoadError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def classifier_of(artifact: Artifact) -> IntentClassifier:
@@ -110,6 +119,7 @@ def classifier_of(artifact: Artifact) -> IntentClassifier:
 
     Raises:
         ModelLoadError: It is not an intent model, or one that this runtime can't run.
+        SelfTestError: It does not answer as it did when it was trained.
     """
     if missing := {GRAPH, LABELS, SETTINGS} - artifact.files.keys():
         raise ModelLoadError(f"{', '.join(sorted(missing))} not in the manifest: this is no intent model")
@@ -117,7 +127,9 @@ def classifier_of(artifact: Artifact) -> IntentClassifier:
     classifier = IntentClassifier(
         _session(artifact.files[GRAPH]), settings.featurizer.settings(), _info(artifact, settings, labels)
     )
-    _self_test(classifier)
+    _check_shape(classifier)
+    if SELF_TEST in artifact.files:
+        run_self_test(parse_self_test(artifact.files[SELF_TEST]), labels, classifier.probabilities)
     return classifier
 
 
@@ -145,7 +157,7 @@ def _session(graph: bytes) -> Graph:
     return session
 
 
-def _self_test(classifier: IntentClassifier) -> None:
+def _check_shape(classifier: IntentClassifier) -> None:
     """Check that inputs and outputs are what this runtime expects."""
     try:
         row = classifier.probabilities([PROBE])

@@ -7,6 +7,7 @@
         ├── DatasetError    the training data can't be used: every problem with its line
         ├── TrainingError   the data is well-formed, but nothing can be learned from it
         └── ModelLoadError  a model's folder can't be loaded
+            └── SelfTestError  it runs, but answers otherwise than when it was trained
 """
 
 from collections.abc import Sequence
@@ -39,3 +40,12 @@ class TrainingError(NluError):
 
 class ModelLoadError(NluError):
     """This folder does not hold a model that can be run."""
+
+    reason = "LoadFailed"
+    """As ``Reason`` of an ``ArtifactError``: one word for metrics and conditions."""
+
+
+class SelfTestError(ModelLoadError):
+    """The model runs, but does not answer as it did when it was trained."""
+
+    reason = "SelfTestFailed"

@@ -1,4 +1,4 @@
-"""The files of an intent model beside its graph: ``model.json`` and ``labels.json``."""
+"""The files of an intent model beside its graph: ``model.json`` and ``labels.json`` (``selftest.json``: see there)."""
 
 import json
 from typing import Any, Literal
@@ -9,14 +9,16 @@ from pydantic.alias_generators import to_camel
 from supportfleet_runtime.nlu import features
 from supportfleet_runtime.nlu.errors import ModelLoadError
 
-GRAPH, SETTINGS, LABELS = "model.onnx", "model.json", "labels.json"
+GRAPH, SETTINGS, LABELS, SELF_TEST = "model.onnx", "model.json", "labels.json", "selftest.json"
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """Part of a file of the model: strict, since it was written by a program."""
+
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid", frozen=True, strict=True)
 
 
-class Featurizer(_Part):
+class Featurizer(Part):
     """Which featuriser the graph's inputs come from; one of another version must not be used with it."""
 
     name: Literal["hashed-ngrams"] = "hashed-ngrams"
@@ -29,7 +31,7 @@ class Featurizer(_Part):
         return features.FeatureSettings(bits=self.bits, max_characters=self.max_characters)
 
 
-class ModelSettings(_Part):
+class ModelSettings(Part):
     """``model.json``."""
 
     schema_version: int = Field(default=1, ge=1, le=1)

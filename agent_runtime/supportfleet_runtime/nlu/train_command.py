@@ -21,7 +21,8 @@ from supportfleet_runtime.nlu.dataset import Dataset, read_dataset
 from supportfleet_runtime.nlu.errors import NluError, TrainingError
 from supportfleet_runtime.nlu.evaluate import Figures, evaluate, report
 from supportfleet_runtime.nlu.features import MAX_BITS, MIN_BITS, FeatureSettings
-from supportfleet_runtime.nlu.model_file import GRAPH, LABELS, SETTINGS, Featurizer, ModelSettings, to_json
+from supportfleet_runtime.nlu.model_file import GRAPH, LABELS, SELF_TEST, SETTINGS, Featurizer, ModelSettings, to_json
+from supportfleet_runtime.nlu.self_test import choose_probes
 
 HELP: Final = "train an intent model from labelled texts"
 SHOWN_CONFLICTS: Final = 5
@@ -114,9 +115,11 @@ def build(data: Dataset, held_out: Dataset | None, arguments: argparse.Namespace
         content = {**files, SETTINGS: settings.render()}
         return make_artifact(name=arguments.name, version=arguments.version, created_at=created_at, files=content)
 
+    classifier = classifier_of(artifact(settings))
+    examples = zip(data.texts, data.intents, strict=True)
+    files[SELF_TEST] = choose_probes(trained.labels, examples, classifier.classify).render()
     if held_out is None:
         return Result(artifact(settings), trained.threshold, trained.cross_validation, None)
-    classifier = classifier_of(artifact(settings))
     guesses = [classifier.classify(text).intent for text in held_out.texts]
     figures = evaluate(held_out.intents, guesses, arguments.out_of_scope)
     settings = settings.model_copy(update={"metrics": {**metrics, "heldOut": figures.summary()}})

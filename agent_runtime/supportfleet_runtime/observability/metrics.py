@@ -24,6 +24,11 @@ NO_INTENT = "none"
 OTHER_INTENT = "other"
 """The intent of what the rules don't answer, and of any label that is not the model's."""
 
+OTHER_MODEL = "other"
+"""The label of language models beyond the first few: the service names them, so their number is bounded here."""
+MAX_MODELS = 20
+MAX_MODEL_CHARACTERS = 200
+
 LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
@@ -57,7 +62,18 @@ class Metrics:
         self.fallbacks = Counter(
             "agent_fallback", "Replies by rung of the fallback ladder, 0 the best.", ["level"], registry=self.registry
         )
-        self.tokens = Counter("agent_tokens", "Tokens of the language model.", ["direction"], registry=self.registry)
+        self.tokens = Counter(
+            "agent_tokens",
+            "Tokens of the language model, as it counted them.",
+            ["model", "kind"],
+            registry=self.registry,
+        )
+        self.cost = Counter(
+            "agent_cost_usd", "What the language model cost, by the price table.", ["model"], registry=self.registry
+        )
+        self.unpriced = Counter(
+            "agent_unpriced_reply", "Replies of models that have no price.", ["model"], registry=self.registry
+        )
         self.tasks = Counter(
             "agent_task",
             "Attempts at messages: done, retried, dead, lost (its lease).",
@@ -67,7 +83,23 @@ class Metrics:
         self.model_info = Gauge(
             "agent_model_info", "The intent model in use.", ["version", "digest"], registry=self.registry
         )
+        self.breaker_state = Gauge(
+            "agent_breaker_state",
+            "Circuit breakers: 0 closed, 1 half-open, 2 open.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.reloads = Counter(
+            "agent_model_reload", "Reloads: success, failed, unreachable.", ["result"], registry=self.registry
+        )
+        self.reload_failed_info = Gauge(
+            "agent_model_reload_failed_info",
+            "The intent model that is wanted, and why it is not in use.",
+            ["version", "digest", "reason"],
+            registry=self.registry,
+        )
         self._intents = frozenset({OTHER_INTENT, NO_INTENT})
+        self._models: set[str] = set()
 
     def use_model(self, version: str, digest: str, intents: Iterable[str]) -> None:
         """Tell which model answers; its labels are the intents that are counted."""
@@ -80,10 +112,33 @@ class Metrics:
         known = intent if intent in self._intents else OTHER_INTENT
         self.requests.labels(status=str(status), intent=known).inc()
 
-    def count_tokens(self, read: int, written: int) -> None:
-        """Count what a reply took."""
-        self.tokens.labels(direction="input").inc(read)
-        self.tokens.labels(direction="output").inc(written)
+    def reload_failed(self, version: str, digest: str, reason: str) -> None:
+        """Tell which model is wanted and why it is not in use."""
+        self.reload_failed_info.clear()
+        self.reload_failed_info.labels(version=version, digest=digest, reason=reason).set(1)
+
+    def reload_ended(self) -> None:
+        """The model in use is the one that is wanted."""
+        self.reload_failed_info.clear()
+
+    def count_answer(self, level: int, *, escalated: bool) -> None:
+        """Count an answer of the agent, whether it is stored or only compared."""
+        self.fallbacks.labels(level=str(level)).inc()
+        if escalated:
+            self.escalations.inc()
+
+    def count_usage(self, model: str, read: int, written: int, cost: float | None) -> None:
+        """Count what a call of the language model took, and cost, where its price is known."""
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS or len(model) > MAX_MODEL_CHARACTERS:
+                model = OTHER_MODEL
+            self._models.add(model)
+        self.tokens.labels(model=model, kind="input").inc(read)
+        self.tokens.labels(model=model, kind="output").inc(written)
+        if cost is None:
+            self.unpriced.labels(model=model).inc()
+        else:
+            self.cost.labels(model=model).inc(cost)
 
     def render(self) -> bytes:
         """The text exposition."""

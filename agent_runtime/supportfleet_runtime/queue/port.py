@@ -42,6 +42,11 @@ class Queue(Protocol):
         """Its name."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether ``receive`` waits for work by itself, a second at most. If not, a worker listens to its bell."""
+        ...
+
     def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are there when the transaction commits."""
         ...
@@ -68,4 +73,12 @@ class Queue(Protocol):
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
+        ...
+
+    async def run(self) -> None:
+        """Do what the queue needs done in the background, for as long as the process lives."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
         ...

@@ -2,23 +2,34 @@
 
 PostgreSQL's workers pass over each other's rows (``FOR UPDATE SKIP LOCKED``); SQLite's take the file in turn. The
 statements are built once: building one costs more than running it.
+
+Where a broker carries the tasks to the workers (``brokered``), the table is the truth all the same: ``take_unsent`` and
+``claim`` take the place of ``receive``. A task that is ``ready`` has then been handed to the broker, or is about to be,
+and ``visible_at`` is when it is handed over (again).
+
+Each revision of an agent has a queue of its own, so that a canary's messages are worked by the canary. Those of a
+revision that is gone are worked by the others: a queue of the same ``scope`` whose tasks have been due for ``ADOPT`` is
+taken to be left, or too full for its own workers, and its tasks become the queue's that has room for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Executable,
+    Select,
     bindparam,
     exists,
     func,
     insert,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -28,17 +39,35 @@ from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY, is_unfinished, tasks
 
-MAX_ERROR = 200
+log = structlog.get_logger()
+
+MAX_ERROR: Final = 200
+ADOPT: Final = timedelta(seconds=15)
+"""How long a task of another revision must have been due before it is worked here."""
+ADOPT_EVERY: Final = timedelta(seconds=1)
+"""How often a queue looks for such tasks, at most."""
+RESEND: Final = timedelta(seconds=30)
+"""After how long a task that was handed to a broker, and claimed by nobody, is handed over again."""
 
 
 class SqlQueue:
-    """One queue of the table. ``lease`` is how many seconds a worker may be silent before its items are another's."""
+    """One queue of the table. ``lease`` is how many seconds a worker may be silent before its items are another's.
 
-    def __init__(self, database: Database, name: str, *, lease: float, now: Callable[[], datetime]) -> None:
+    ``scope`` is the agent; its queues are that and whatever begins with it and a slash.
+    """
+
+    waits = False
+
+    def __init__(
+        self, database: Database, name: str, *, lease: float, now: Callable[[], datetime], scope: str | None = None
+    ) -> None:
         self._database = database
         self.name = name
         self._lease = timedelta(seconds=lease)
         self._now = now
+        has_kin = scope is not None and (name == scope or name.startswith(f"{scope}/"))
+        self._scope = scope if has_kin else None
+        self._adopted_at: datetime | None = None
 
     def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are there when the transaction commits."""
@@ -58,7 +87,13 @@ class SqlQueue:
         transaction.execute(_INSERT, rows)
 
     async def receive(self, limit: int) -> Sequence[Lease]:
-        """Lease up to ``limit`` items that are due, oldest first."""
+        """Lease up to ``limit`` items that are due, oldest first: its own, then those of revisions that are gone."""
+        leases = await self._receive(limit)
+        if len(leases) < limit and await self.adopt(limit - len(leases)):
+            return [*leases, *await self._receive(limit - len(leases))]
+        return leases
+
+    async def _receive(self, limit: int) -> Sequence[Lease]:
         now = self._now()
         values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
@@ -89,6 +124,57 @@ class SqlQueue:
         values = {"queue_": self.name}
         return await self._database.read(lambda connection: int(connection.execute(_DEPTH, values).scalar_one()))
 
+    async def run(self) -> None:
+        """There is nothing to be done."""
+
+    async def close(self) -> None:
+        """There is nothing to be closed: the database is its owner's."""
+
+    async def adopt(self, limit: int) -> int:
+        """Take over tasks of the agent's other queues that nobody works; how many."""
+        now = self._now()
+        if self._scope is None or (self._adopted_at is not None and abs(now - self._adopted_at) < ADOPT_EVERY):
+            return 0
+        self._adopted_at = now
+        start = f"{self._scope}/"
+        values = {"queue_": self.name, "scope_": self._scope, "start_": start, "length_": len(start)}
+        values |= {"before_": now - ADOPT, "limit_": limit}
+        number = await self._database.write(lambda connection: len(connection.execute(_ADOPT, values).all()))
+        if number:
+            log.info("tasks_adopted", queue=self.name, number=number)
+        return number
+
+    async def take_unsent(self, limit: int) -> Sequence[str]:
+        """Tasks that a broker must be given (again), oldest first; they are taken to have been given it.
+
+        One that is not claimed is taken again after ``RESEND``, then after its age, so that a task waiting in a long
+        line is sent a few times and not every half a minute. What was leased and given up is ready again with this.
+        """
+        now = self._now()
+        values = {"queue_": self.name, "now_": now, "limit_": limit}
+
+        def work(connection: Connection) -> list[str]:
+            rows = connection.execute(_UNSENT, values).all()
+            if rows:
+                times = [{"id_": row.id, "visible_": now + max(RESEND, now - row.created_at)} for row in rows]
+                connection.execute(_SENT, times)
+            return [row.id for row in rows]
+
+        return await self._database.write(work)
+
+    async def not_sent(self, ids: Sequence[str], delay: float) -> None:
+        """Take it back: the broker did not get them; they are to be sent in ``delay`` seconds."""
+        visible = self._now() + timedelta(seconds=delay)
+        rows = [{"id_": id_, "visible_": visible} for id_ in ids]
+        await self._database.write(lambda connection: connection.execute(_NOT_SENT, rows))
+
+    async def claim(self, ids: Collection[str]) -> Sequence[Lease]:
+        """Lease these tasks, as far as they wait for a worker; others have ended, or are another's, or not due."""
+        now = self._now()
+        values = {"queue_": self.name, "until_": now + self._lease, "ids_": list(ids)}
+        rows = await self._database.write(lambda connection: connection.execute(_CLAIM, values).all())
+        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
+
 
 def _update_held(
     connection: Connection, statement: Executable, leases: Collection[Lease], values: dict[str, Any]
@@ -100,25 +186,32 @@ def _update_held(
     return set(connection.execute(statement, {**values, "leases_": keys}).scalars())
 
 
-def _lease_statement() -> Executable:
-    """Lease what is due, but nothing behind an unfinished task of the same conversation."""
+def _has_earlier() -> ColumnElement[bool]:
+    """Whether an unfinished task of the same conversation comes first."""
     earlier = tasks.alias("earlier")
-    has_earlier = exists().where(
+    return exists().where(
         earlier.c.conversation_id == tasks.c.conversation_id, earlier.c.turn < tasks.c.turn, is_unfinished(earlier)
     )
-    due = (
-        select(tasks.c.id)
+
+
+def _due(*columns: ColumnElement[Any]) -> Select[Any]:
+    """What is due, but nothing behind an unfinished task of the same conversation; the rows are locked."""
+    return (
+        select(*columns)
         .where(
             tasks.c.queue == bindparam("queue_"),
             is_unfinished(tasks),
             tasks.c.visible_at <= bindparam("now_", type_=tasks.c.visible_at.type),
-            ~has_earlier,
+            ~_has_earlier(),
         )
         .order_by(tasks.c.visible_at, tasks.c.id)
         .limit(bindparam("limit_"))
         .with_for_update(skip_locked=True, of=tasks)
-        .cte("due")
     )
+
+
+def _lease_statement() -> Executable:
+    due = _due(tasks.c.id).cte("due")
     return (
         update(tasks)
         .where(tasks.c.id.in_(select(due.c.id)))
@@ -142,4 +235,44 @@ _END = _held_statement(state=bindparam("state_"), finished_at=bindparam("finishe
 _RETRY = _held_statement(state=READY, visible_at=bindparam("visible_"), error=bindparam("error_"))
 _EXTEND = _held_statement(visible_at=bindparam("visible_"))
 _RELEASE = _held_statement(state=READY, visible_at=bindparam("visible_"), tries=tasks.c.tries - 1)
+
+
+def _adopt_statement() -> Executable:
+    is_kin = or_(
+        tasks.c.queue == bindparam("scope_"),
+        func.substr(tasks.c.queue, 1, bindparam("length_")) == bindparam("start_"),
+    )
+    left = (
+        select(tasks.c.id)
+        .where(
+            is_kin,
+            tasks.c.queue != bindparam("queue_"),
+            is_unfinished(tasks),
+            tasks.c.visible_at <= bindparam("before_", type_=tasks.c.visible_at.type),
+        )
+        .order_by(tasks.c.visible_at)
+        .limit(bindparam("limit_"))
+        .with_for_update(skip_locked=True, of=tasks)
+        .cte("left_behind")
+    )
+    return (
+        update(tasks).where(tasks.c.id.in_(select(left.c.id))).values(queue=bindparam("queue_")).returning(tasks.c.id)
+    )
+
+
+_ADOPT = _adopt_statement()
+_UNSENT = _due(tasks.c.id, tasks.c.created_at)
+_SENT = update(tasks).where(tasks.c.id == bindparam("id_")).values(state=READY, visible_at=bindparam("visible_"))
+_NOT_SENT = update(tasks).where(tasks.c.id == bindparam("id_"), _is_ready()).values(visible_at=bindparam("visible_"))
+_CLAIM = (
+    update(tasks)
+    .where(
+        tasks.c.id.in_(bindparam("ids_", expanding=True)),
+        tasks.c.queue == bindparam("queue_"),
+        _is_ready(),
+        ~_has_earlier(),
+    )
+    .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
+    .returning(tasks.c.id, tasks.c.tries)
+)
 _DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), _is_ready())

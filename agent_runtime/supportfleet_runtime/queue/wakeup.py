@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Wakeup:
@@ -10,11 +11,18 @@ class Wakeup:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
         self.has_room = False
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` as well whenever the bell is rung."""
+        self._listeners.append(listener)
 
     def notify(self) -> None:
         """There may be work."""
         self._event.set()
+        for listener in self._listeners:
+            listener()
 
     async def wait(self, seconds: float) -> bool:
         """Wait for the bell, or for so many ``seconds``; whether it rang."""

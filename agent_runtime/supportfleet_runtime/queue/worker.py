@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.queue.broker import BrokerUnavailableError
 from supportfleet_runtime.queue.port import Lease, Queue
 from supportfleet_runtime.queue.wakeup import Wakeup
 
@@ -64,33 +65,41 @@ class Worker:
         self._settings = settings
         self._metrics = metrics
         self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
+        self._ended_looking = asyncio.Event()
+        self._ended_looking.set()
         self._looks = 0
 
     async def run(self) -> None:
         """Take and handle items until ``stop``."""
         heartbeat = asyncio.create_task(self._keep_alive())
+        self._ended_looking.clear()
         try:
-            while not self._stopping:
+            while not self._stopping.is_set():
                 room = self._settings.batch - len(self._running)
                 self._wakeup.has_room = room > 0
                 leases = await self._receive(room) if room else ()
-                for lease in leases:
+                if self._stopping.is_set():  # they had been asked for before
+                    await self._give_back(leases or ())
+                    break
+                for lease in leases or ():
                     self._start(lease)
-                if not leases or len(leases) < room:
+                if not room or leases is None or (len(leases) < room and not self._queue.waits):
                     await self._wakeup.wait(self._settings.poll)
         finally:
             self._wakeup.has_room = False
+            self._ended_looking.set()
             heartbeat.cancel()
 
     async def stop(self, grace: float) -> None:
         """Take nothing more, let what runs end within ``grace`` seconds, and give the rest back to the queue."""
-        self._stopping = True
+        self._stopping.set()
         self._wakeup.has_room = False
         self._wakeup.notify()
         running = [task for _, task in self._running.values()]
-        if running:
-            await asyncio.wait(running, timeout=grace)
+        looking = asyncio.create_task(self._ended_looking.wait())
+        await asyncio.wait([looking, *running], timeout=grace)
+        looking.cancel()
         left = list(self._running.values())
         for _, task in left:
             task.cancel()
@@ -99,13 +108,20 @@ class Worker:
             await self._queue.release([lease for lease, _ in left])
             log.warning("leases_released", number=len(left))
 
-    async def _receive(self, room: int) -> tuple[Lease, ...]:
+    async def _receive(self, room: int) -> tuple[Lease, ...] | None:
+        """Leases; ``None`` where the queue can't be asked now."""
         self._looks += 1
         try:
             return tuple(await self._queue.receive(room))
-        except StorageError as error:
+        except (StorageError, BrokerUnavailableError) as error:
             log.warning("queue_unavailable", reason=str(error))
-            return ()
+            return None
+
+    async def _give_back(self, leases: Sequence[Lease]) -> None:
+        try:
+            await self._queue.release(leases)
+        except StorageError as error:
+            log.warning("leases_not_released", reason=str(error))  # they run out
 
     def _start(self, lease: Lease) -> None:
         task = asyncio.create_task(self._work(lease))

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from supportfleet.errors import UnknownComponentError
-from supportfleet.local import provider
+from supportfleet.local import binaries, packages, provider
 from supportfleet.local.progress import Progress
 from supportfleet.local.provider import PROVIDERS, Options, Provider, Status
 
 DEFAULT_NAME = "supportfleet"
 DEGRADED_EXIT = 3
+# What judges and drives the project's agents in its GitOps tests.
+TEST_BINARIES = ("gitops",)
 
 name_option = click.option(
     "--name", default=DEFAULT_NAME, show_default=True, envvar="SUPPORTFLEET_CLUSTER", help="The cluster's name."
@@ -42,11 +44,19 @@ def local() -> None:
 @local.command()
 @provider_option
 @istio_option
+@click.option("--tests", is_flag=True, help="With what the project's own tests run besides: servers, and kstatus.")
 @yes_option
-def prepare(wanted: str, istio: bool, assume_yes: bool) -> None:  # noqa: FBT001 - click passes flags by name
+def prepare(wanted: str, istio: bool, tests: bool, assume_yes: bool) -> None:  # noqa: FBT001 - click passes flags by name
     """Install, build and fetch what a cluster needs; start nothing."""
     options = Options.from_environment(istio=istio, assume_yes=assume_yes)
-    _with_progress(DEFAULT_NAME, wanted, lambda cluster, progress: cluster.prepare(options, progress))
+
+    async def work(cluster: Provider, progress: Progress) -> None:
+        await cluster.prepare(options, progress)
+        if tests:
+            await packages.ensure_packages(packages.TEST_PACKAGES, progress=progress, assume_yes=assume_yes)
+            await binaries.ensure(TEST_BINARIES, progress=progress)
+
+    _with_progress(DEFAULT_NAME, wanted, work)
 
 
 @local.command()

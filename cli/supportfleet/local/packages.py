@@ -28,7 +28,7 @@ CLUSTER_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "conntrack": ("conntrack",),
     "containerd": ("containerd", "ctr", "containerd-shim-runc-v2"),
     "containernetworking-plugins": tuple(
-        f"/usr/lib/cni/{name}" for name in ("bridge", "host-local", "loopback", "portmap")
+        f"/usr/lib/cni/{name}" for name in ("host-local", "loopback", "portmap", "ptp")
     ),
     "iproute2": ("ip",),
     "iptables": ("iptables", "iptables-restore"),
@@ -37,6 +37,14 @@ CLUSTER_PACKAGES: Mapping[str, tuple[str, ...]] = {
     "postgresql-15": ("/usr/lib/postgresql/15/bin/postgres", "/usr/lib/postgresql/15/bin/initdb"),
     "runc": ("runc",),
     "util-linux": ("nsenter", "setpriv", "unshare"),
+}
+# Servers that the project's own tests run for real.
+TEST_PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "default-jre-headless": ("java",),
+    "maven": ("mvn",),
+    "prometheus": ("prometheus",),
+    "rabbitmq-server": ("rabbitmq-server", "rabbitmqctl"),
+    "redis-server": ("redis-server",),
 }
 
 UPDATE_TIMEOUT_S = 300.0
@@ -148,7 +156,7 @@ def _require_means(wanted: Sequence[str], packages: Mapping[str, Sequence[str]],
 
 
 def _question(wanted: Sequence[str]) -> str:
-    return f"The cluster needs these Debian packages: {', '.join(wanted)}. Install them (no service is started)?"
+    return f"These Debian packages are needed: {', '.join(wanted)}. Install them (no service is started)?"
 
 
 async def _ask(question: str) -> bool:

@@ -13,6 +13,7 @@ import yaml
 from supportfleet_operator.api import group, reference
 from supportfleet_operator.api.agent import SupportAgent
 from supportfleet_operator.api.schema import Schema, structural_schema
+from supportfleet_operator.api.status import NOT_SEEN
 
 API_VERSION_HELP: Final = "Version of the API that this object is written in."
 KIND_HELP: Final = "Kind of the object."
@@ -29,10 +30,16 @@ COLUMNS: Final = (
     ("Replicas", "integer", ".status.replicas", 0, "Pods that exist."),
     ("Serving", "integer", ".status.readyReplicas", 0, "Pods that are ready for traffic."),
     ("Model", "string", ".status.model.version", 0, "Version of the model that was synced last."),
+    ("Stable", "string", ".status.rollout.stableRevision", 0, "The revision that serves what no rollout takes."),
+    ("Canary", "string", ".status.rollout.canaryRevision", 0, "The revision that is being rolled out."),
+    ("Weight", "integer", ".status.rollout.currentWeight", 0, "Percent of the traffic for the canary revision."),
     ("Age", "date", ".metadata.creationTimestamp", 0, "When the agent was created."),
     ("Reason", "string", _condition("Ready", "reason"), 1, "Why it is Ready, or not."),
     ("Image", "string", ".spec.template.image", 1, "Image of the runtime."),
     ("Digest", "string", ".status.model.digest", 1, "Digest of the model that was verified last."),
+    ("Channel", "string", ".spec.model.channel", 1, "The channel that the model follows."),
+    ("Rollout", "string", ".status.rollout.phase", 1, "What the rollout is doing."),
+    ("Mirror", "integer", ".status.rollout.currentMirror", 1, "Percent of the requests copied to the canary revision."),
     ("Message", "string", _condition("Ready", "message"), 1, "Why it is Ready or not, and what to do."),
 )
 
@@ -79,7 +86,7 @@ def schema() -> Schema:
     """The schema of a SupportAgent; its metadata is the API server's own matter."""
     root = structural_schema(SupportAgent)
     spec, status = root["properties"]["spec"], root["properties"]["status"]
-    status.pop("default", None)
+    status["default"] = {"observedGeneration": NOT_SEEN}
     root["required"] = ["spec"]
     root["properties"] = {
         "apiVersion": {"description": API_VERSION_HELP, "type": "string"},

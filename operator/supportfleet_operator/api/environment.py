@@ -11,6 +11,7 @@ from supportfleet_operator.api.types import DataKey, ObjectName, Quantity
 
 RESERVED_ENV: Final = {
     "AGENT_NAME": "metadata.name",
+    "AGENT_REVISION": "the revision's own name",
     "ANTHROPIC_API_KEY": "spec.llm.apiKeySecretRef",
     "ANTHROPIC_BASE_URL": "spec.llm.baseURL",
     "API_PORT": "spec.template.port",
@@ -26,8 +27,10 @@ RESERVED_ENV: Final = {
     "DATABASE_URL": "spec.database.secretRef",
     "LLM_PROVIDER": "spec.llm.provider",
     "MODEL_BUCKET": "spec.model.uri",
+    "MODEL_CHANNEL": "spec.model.channel",
     "MODEL_DIGEST": "spec.model.digest",
     "MODEL_DIR": "spec.model.cache",
+    "MODEL_FILE": "spec.model.reload",
     "MODEL_VERSION": "spec.model.version",
     "POD_NAME": "the pod's own name",
     "POD_NAMESPACE": "the pod's own namespace",

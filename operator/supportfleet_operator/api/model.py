@@ -1,20 +1,37 @@
 """``spec.model``: the model artifact, where it lies, which one it must be, and where pods keep it."""
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
-from supportfleet_operator.api.rules import ListSet, Rule, matches
-from supportfleet_operator.api.types import FRACTIONAL, HttpUrl, ObjectName, Quantity, is_fractional, quantity
+from supportfleet_operator.api.rules import ListSet, Rule, exactly_one, matches
+from supportfleet_operator.api.types import (
+    DAY,
+    FRACTIONAL,
+    HttpUrl,
+    Int32,
+    ObjectName,
+    Quantity,
+    is_fractional,
+    quantity,
+)
 
 EMPTY_DIR: Final = "EmptyDir"
 CLAIM: Final = "PersistentVolumeClaim"
+HOT: Final = "Hot"
 
 _FOLDER: Final = "/[A-Za-z0-9_][-A-Za-z0-9._~+=@]*"
 """A part of a path, which can't climb out of it."""
 URI: Final = rf"^(s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]({_FOLDER})*|file://({_FOLDER})+)/?$"
 VERSION: Final = r"^[A-Za-z0-9][-A-Za-z0-9._]*$"
+
+Folder = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=63),
+    matches(VERSION, "must be a folder's name: letters, digits, '-', '_' and '.', beginning with a letter or digit"),
+]
 
 
 def _only_for_claims(field: str, attribute: str) -> Rule:
@@ -146,10 +163,34 @@ class CredentialsSecretRef(ApiModel):
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One model artifact, which never changes."""
+
+    uri: str
+    version: str
+    digest: str
+
+
 class Model(ApiModel):
     """The model that the agent classifies messages with."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("version", "channel", message="set exactly one of version, with its digest, and channel"),
+        Rule(
+            cel="!has(self.version) || has(self.digest) || has(self.channel)",
+            message="version needs its digest, sha256: and 64 hexadecimal digits, as `publish-model` prints it",
+            check=lambda model: model.version is None or model.digest is not None or model.channel is not None,
+            field_path=".digest",
+            reason="FieldValueRequired",
+        ),
+        Rule(
+            cel="!has(self.channel) || !has(self.digest) || has(self.version)",
+            message="is not used with channel, whose pointer in the bucket names version and digest: leave it out",
+            check=lambda model: model.channel is None or model.digest is None or model.version is not None,
+            field_path=".digest",
+            reason="FieldValueForbidden",
+        ),
         _needs_s3("endpoint", "endpoint"),
         _needs_s3("region", "region"),
         _needs_s3("credentialsSecretRef", "credentials_secret_ref"),
@@ -165,26 +206,44 @@ class Model(ApiModel):
             "(in the image, or on the cache's claim). The artifact itself is at URI/VERSION/manifest.json."
         )
     )
-    version: Annotated[
-        str,
-        StringConstraints(min_length=1, max_length=63),
-        matches(
-            VERSION,
-            "must be a folder's name: letters, digits, '-', '_' and '.', beginning with a letter or digit",
-        ),
-    ] = Field(description="Version of the artifact: the folder below uri.")
-    digest: Annotated[
-        str,
-        StringConstraints(max_length=128),
-        matches(
-            r"^sha256:[0-9a-f]{64}$",
-            "must be sha256: and 64 lower-case hexadecimal digits, as `supportfleet-runtime publish-model` prints it",
-        ),
-    ] = Field(
+    version: Folder | None = Field(
+        None, description="Version of the artifact: the folder below uri. Default: what channel points at."
+    )
+    digest: (
+        Annotated[
+            str,
+            StringConstraints(max_length=128),
+            matches(
+                r"^sha256:[0-9a-f]{64}$",
+                "must be sha256: and 64 lower-case hexadecimal digits, "
+                "as `supportfleet-runtime publish-model` prints it",
+            ),
+        ]
+        | None
+    ) = Field(
+        None,
         description=(
-            "SHA-256 of the artifact's manifest.json, which in turn holds that of every file. "
+            "SHA-256 of the artifact's manifest.json, which in turn holds that of every file; goes with version. "
             "No pod takes traffic with a model that doesn't match it."
-        )
+        ),
+    )
+    channel: Folder | None = Field(
+        None,
+        description=(
+            "Follow a pointer in the bucket instead of naming a version: URI/channels/CHANNEL.json, which "
+            "`supportfleet-runtime publish-model --channel` moves. What it names is used as if it stood here."
+        ),
+    )
+    channel_poll_seconds: Annotated[Int32, Field(ge=10, le=DAY)] = Field(
+        300, description="Seconds between two looks at the channel's pointer."
+    )
+    reload: Literal["Rollout", "Hot"] = Field(
+        "Rollout",
+        description=(
+            "What another version is. Rollout: a new revision, with new pods, that takes over as spec.rollout says. "
+            "Hot: no revision; pods that run load it beside the old one, test it and swap, "
+            "and keep the old one where it fails."
+        ),
     )
     endpoint: HttpUrl | None = Field(None, description="Address of an S3-compatible store. Default: AWS.")
     region: (
@@ -199,3 +258,15 @@ class Model(ApiModel):
         None, description="Credentials for the bucket. Default: none, for a public bucket or a pod identity."
     )
     cache: ModelCache = Field(ModelCache(), description="Where pods keep the model.")
+
+    @property
+    def artifact(self) -> Artifact | None:
+        """The artifact that it names; None while only a channel is known, and not yet what it points at."""
+        if self.version is None or self.digest is None:
+            return None
+        return Artifact(self.uri, self.version, self.digest)
+
+    @property
+    def hot(self) -> bool:
+        """Whether pods that run take another version by themselves."""
+        return self.reload == HOT

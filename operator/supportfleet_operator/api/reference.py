@@ -26,14 +26,28 @@ here are refused by `kubectl`, and so is everything that breaks a rule; the answ
 | Object | Name | When |
 |---|---|---|
 | ServiceAccount | NAME | always; it has no token and no rights |
-| ConfigMap | NAME-config | always; `agent_config.json` from `spec.config` |
 | NetworkPolicy | NAME | unless `spec.networkPolicy.enabled` is false |
-| Service | NAME | always; `spec.service.port` to the runtime's port |
 | PersistentVolumeClaim | NAME-models | with `spec.model.cache.type: PersistentVolumeClaim` and no `claimName` |
-| Job | NAME-model-HASH | with `spec.model`, unless suspended; the Deployment waits until it has verified the model |
-| Deployment | NAME | always; its replicas belong to the autoscaler where there is one |
 | PodDisruptionBudget | NAME | where there can be more than one pod |
-| HorizontalPodAutoscaler | NAME | with `spec.autoscaling`, unless suspended |
+| Service | NAME | always; `spec.service.port` to the pods of the revision that serves |
+| VirtualService | NAME | with `spec.traffic.provider: Istio` |
+| HTTPRoute | NAME | with `spec.traffic.provider: GatewayAPI` |
+| ConfigMap | NAME-model | with `spec.model.reload: Hot`; the model that pods load, once it is verified |
+| Job | NAME-channel-N | with `spec.model.channel`, every `channelPollSeconds`; asks where the channel points |
+
+Everything that changes behaviour (`spec.template`, `spec.config`, `spec.llm`, `spec.database` and `spec.model`) is one
+revision. Its name, such as `r63322be`, is a hash of those fields, so going back to an earlier spec is going back to an
+earlier revision. Each has a set of its own, in which nothing changes but the number of pods:
+
+| Object | Name | When |
+|---|---|---|
+| ControllerRevision | NAME-REVISION | always; it keeps the revision's fields, to go back to |
+| ConfigMap | NAME-REVISION-config | always; `agent_config.json` from `spec.config` |
+| Service | NAME-REVISION | always; `spec.service.port` to the runtime's port |
+| Job | NAME-model-HASH | with `spec.model`; the Deployment waits until it has verified the model |
+| Deployment | NAME-REVISION | always; its replicas belong to the autoscaler where there is one |
+| DestinationRule | NAME-REVISION | with `spec.traffic.provider: Istio`, while the revision has pods |
+| HorizontalPodAutoscaler | NAME-REVISION | with `spec.autoscaling`, while the revision has pods |
 
 All belong to the agent and are deleted with it, the claim included. Pods pass Pod Security's `restricted` level: user
 and group 65532, a read-only root filesystem, no capabilities. They can write to `/tmp`, to `/models` where the model is
@@ -41,12 +55,16 @@ not on a claim, and to `/var/lib/supportfleet`; all of it is gone with the pod.
 
 ## What a change does
 
-- Of the image, environment, configuration, language model or database: pods are replaced one by one, each new one ready
-  before an old one goes.
+- Of the image, environment, configuration, language model or database: a new revision, which takes over as
+  `spec.rollout` says ([rollouts](rollouts.md)). Its pods are ready before it has traffic, and the pods of the revision
+  before are there until it has all of it.
 - Of `spec.model`: the same, but only after a Job has fetched the artifact and verified it. Where that fails, the pods
   that run go on as they are, and the condition `ModelSynced` says why. The image and the environment are part of what
   is tried, so a change of those verifies the model once more.
-- Of the number of pods, autoscaling, Service, budget or network policy: no pod is replaced.
+- Of the version and digest, or of where the channel points, with `spec.model.reload: Hot`: no new revision. Once the
+  Job has verified the artifact, pods that run load it and swap; the conditions say if one can't.
+- Of the number of pods, autoscaling, Service, budget, network policy, traffic, the rollout itself or the size of a
+  claim: no new revision, and no pod is replaced.
 - Of the content of a Secret: nothing, until pods start anew for another reason.
 - `spec.suspend`: pods stop, without waiting for anything, and come back when it is taken away.
 
@@ -114,7 +132,9 @@ def _type(schema: Schema) -> str:
 
 
 def _plural(kind: str) -> str:
-    return f"{kind}s" if kind in ("object", "string", "integer") else kind
+    if kind.startswith("map of "):
+        return f"maps{kind.removeprefix('map')}"
+    return f"{kind}s" if kind in ("object", "string", "integer", "number") else kind
 
 
 def _bounds(schema: Schema) -> str:

@@ -8,15 +8,20 @@ from supportfleet_operator.api.base import ApiModel
 from supportfleet_operator.api.model import Model
 from supportfleet_operator.api.network import NetworkPolicy, Service
 from supportfleet_operator.api.pod import FreeObject
+from supportfleet_operator.api.rollout import Rollout
 from supportfleet_operator.api.rules import Rule, matches
 from supportfleet_operator.api.scaling import MAX_REPLICAS, Autoscaling, Availability
 from supportfleet_operator.api.template import Template
+from supportfleet_operator.api.traffic import ROUTED, Traffic
 from supportfleet_operator.api.types import DataKey, HttpUrl, Int32, ObjectName
 
 _ONE_POD_ONLY = (
     "more than one pod needs spec.database: without it each pod would keep conversations in an SQLite file of its own, "
     "and no other pod could continue them"
 )
+
+
+_BOTH_SERVE = ("Canary", "ABTest")
 
 
 class ApiKeySecretRef(ApiModel):
@@ -112,6 +117,32 @@ class SupportAgentSpec(ApiModel):
             field_path=".template.resources.requests",
             reason="FieldValueRequired",
         ),
+        Rule(
+            cel=f"has(self.database) || !(self.rollout.strategy in {list(_BOTH_SERVE)})",
+            message=(
+                "Canary and ABTest need spec.database: two revisions serve at once, and without it each pod would keep "
+                "conversations in an SQLite file of its own"
+            ),
+            check=lambda spec: spec.database is not None or spec.rollout.strategy not in _BOTH_SERVE,
+            field_path=".rollout.strategy",
+        ),
+        Rule(
+            cel=f"!has(self.rollout.match) || self.traffic.provider in {list(ROUTED)}",
+            message="needs spec.traffic.provider Istio or GatewayAPI: nothing else can tell requests apart",
+            check=lambda spec: spec.rollout.match is None or spec.traffic.provider in ROUTED,
+            field_path=".rollout.match",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=(
+                f"!has(self.rollout.steps) || self.traffic.provider in {list(ROUTED)} || "
+                "!self.rollout.steps.exists(step, has(step.setMirror) && step.setMirror > 0)"
+            ),
+            message="setMirror needs spec.traffic.provider Istio or GatewayAPI: nothing else can copy requests",
+            check=lambda spec: not spec.rollout.mirrors or spec.traffic.provider in ROUTED,
+            field_path=".rollout.steps",
+            reason="FieldValueForbidden",
+        ),
     )
 
     replicas: Annotated[Int32, Field(ge=0, le=MAX_REPLICAS)] = Field(
@@ -128,9 +159,7 @@ class SupportAgentSpec(ApiModel):
     template: Template = Field(description="The pods: image, resources, environment, placement.")
     config: FreeObject = Field(
         default={},
-        description=(
-            "Configuration of the runtime, rendered as agent_config.json. A change replaces the pods, one by one."
-        ),
+        description=("Configuration of the runtime, rendered as agent_config.json. A change is a new revision."),
     )
     llm: LLM = Field(LLM(), description="The language model that answers what rules can't.")
     database: Database | None = Field(
@@ -156,6 +185,23 @@ class SupportAgentSpec(ApiModel):
         ),
     )
     network_policy: NetworkPolicy = Field(NetworkPolicy(), description="Whose traffic reaches the pods.")
+    rollout: Rollout = Field(
+        Rollout(),
+        description=(
+            "How a new revision takes over from the stable one. A revision is everything that changes behaviour: "
+            "spec.template, spec.config, spec.llm, spec.database and spec.model."
+        ),
+    )
+    traffic: Traffic = Field(Traffic(), description="Who splits customers' traffic between revisions.")
+
+    @property
+    def first_pods(self) -> int:
+        """Pods to start with; from then on the autoscaler's number holds where there is one."""
+        if self.suspend:
+            return 0
+        if self.autoscaling is None:
+            return self.replicas
+        return max(self.autoscaling.min_replicas, min(self.replicas, self.autoscaling.max_replicas))
 
     @property
     def max_pods(self) -> int:

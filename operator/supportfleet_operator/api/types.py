@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 
 from supportfleet_operator.api.rules import Rule, matches
 
+DAY: Final = 86400
+"""In seconds."""
+
 Int32 = Annotated[int, Strict(), Field(json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Strict(), Field(json_schema_extra={"format": "int64"})]
 

@@ -27,7 +27,7 @@ _METADATA: Final = (
     "creationTimestamp",
     "deletionTimestamp",
 )
-_POD_STATUS: Final = ("phase", "reason", "message", "conditions", "startTime")
+_POD_STATUS: Final = ("phase", "reason", "message", "conditions", "startTime", "podIP")
 _CONTAINER_STATUS: Final = ("name", "ready", "restartCount", "state", "lastState", "started")
 
 

@@ -83,12 +83,13 @@ class Client:
         self._limiter = limiter
         self._record = record
 
-    async def get(self, resource: Resource, namespace: str | None, name: str, accept: str = JSON) -> Manifest | None:
+    async def get(
+        self, resource: Resource, namespace: str | None, name: str, accept: str = JSON, *, urgent: bool = False
+    ) -> Manifest | None:
         """The object, or None where there is none."""
+        path = resource.path(namespace, name)
         try:
-            return await self._answer(
-                Request(verb="get", resource=resource, path=resource.path(namespace, name), accept=accept)
-            )
+            return await self._answer(Request(verb="get", resource=resource, path=path, accept=accept, urgent=urgent))
         except NotFound:
             return None
 

@@ -56,6 +56,10 @@ DISRUPTION_BUDGETS: Final = Resource("PodDisruptionBudget", "poddisruptionbudget
 NETWORK_POLICIES: Final = Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io")
 JOBS: Final = Resource("Job", "jobs", "batch")
 VOLUME_CLAIMS: Final = Resource("PersistentVolumeClaim", "persistentvolumeclaims")
+CONTROLLER_REVISIONS: Final = Resource("ControllerRevision", "controllerrevisions", "apps")
+VIRTUAL_SERVICES: Final = Resource("VirtualService", "virtualservices", "networking.istio.io")
+DESTINATION_RULES: Final = Resource("DestinationRule", "destinationrules", "networking.istio.io")
+HTTP_ROUTES: Final = Resource("HTTPRoute", "httproutes", "gateway.networking.k8s.io")
 PODS: Final = Resource("Pod", "pods")
 
 SECRETS: Final = Resource("Secret", "secrets")
@@ -73,13 +77,17 @@ CHILDREN: Final = (
     NETWORK_POLICIES,
     JOBS,
     VOLUME_CLAIMS,
+    CONTROLLER_REVISIONS,
 )
-"""What an agent becomes."""
+"""What an agent becomes, in every cluster."""
+
+OPTIONAL: Final = (VIRTUAL_SERVICES, DESTINATION_RULES, HTTP_ROUTES)
+"""Children of kinds that a cluster may lack."""
 
 WATCHED: Final = (*CHILDREN, PODS)
-"""What is watched, by label."""
+"""What is watched, by label; the optional kinds are, once they are served."""
 
-BY_KIND: Final = {resource.kind: resource for resource in (*CHILDREN, PODS, SUPPORT_AGENTS)}
+BY_KIND: Final = {resource.kind: resource for resource in (*CHILDREN, *OPTIONAL, PODS, SUPPORT_AGENTS)}
 
 
 def resource_of(manifest: Manifest) -> Resource:

@@ -9,16 +9,17 @@ that end at once, back off; nothing but cancellation ends the loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
 from supportfleet_operator.cluster.resources import Manifest, Resource
-from supportfleet_operator.errors import ApiError, Busy, ClusterError, Gone
+from supportfleet_operator.errors import ApiError, Busy, ClusterError, Forbidden, Gone, NotFound
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
 SHORT: Final = 1.0
 """A stream that lasts no longer is no use, and opening it again and again would be a burden."""
+LOOK_AGAIN: Final = 15.0
+"""An optional kind that is not served is looked for this often: one small request."""
 
 
 def backoff(failures: int, jitter: float) -> float:
@@ -49,6 +52,7 @@ class Watcher:
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
+        """Set when it is known what there is."""
         self._client = client
         self._cache = cache
         self._namespace = namespace
@@ -120,3 +124,56 @@ class Watcher:
             },
         )
         await asyncio.sleep(delay)
+
+
+class OptionalWatcher(Watcher):
+    """The same for a kind that the cluster may lack, now or later: it is watched whenever it is served.
+
+    A kind that the operator may not list counts as not served: older rights must not keep it from starting.
+    """
+
+    def __init__(
+        self, client: Client, cache: Cache, resource: Resource, *, on_change: Callable[[], None], **more: Any
+    ) -> None:
+        super().__init__(client, cache, resource, **more)
+        self.served = False
+        self._on_change = on_change
+
+    async def run(self) -> None:
+        """Wait for the kind, watch it until it is gone, and wait again."""
+        failures = 0
+        while True:
+            try:
+                with contextlib.suppress(_Absent):
+                    if await self._client.served(self.resource):
+                        await super().run()
+            except ClusterError as error:
+                failures += 1
+                await super()._rest(failures, error)
+                continue
+            self._heard, failures = self._clock(), 0
+            self._tell(served=False)
+            self.synced.set()
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _list(self) -> None:
+        await super()._list()
+        self._tell(served=True)
+
+    async def _rest(self, failures: int, trouble: ClusterError | None) -> None:
+        if isinstance(trouble, NotFound | Forbidden):
+            LOG.info("kind is not served", extra={"resource": self.resource.plural, "error": str(trouble)})
+            raise _Absent
+        await super()._rest(failures, trouble)
+
+    def _tell(self, *, served: bool) -> None:
+        if not served:
+            self._version = ""
+            self._cache.replace(self.resource, self._namespace, [])
+        if self.served != served:
+            self.served = served
+            self._on_change()
+
+
+class _Absent(Exception):  # noqa: N818 - ends a watch, and goes no further
+    """The kind is not served any more."""

@@ -7,13 +7,19 @@ any other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from supportfleet_operator.api import InvalidSupportAgentError, Problem
+from supportfleet_operator.api import GROUP, InvalidSupportAgentError, Problem
 from supportfleet_operator.cluster.resources import AgentKey
-from supportfleet_operator.reconcile.desired import Desired, render
+from supportfleet_operator.reconcile.desired import Desired, read, resolution
+from supportfleet_operator.rollout import action_of
+
+ACTION: Final = f"{GROUP}/action"
+"""How the annotations begin by which people ask something of a rollout."""
+SHIFTING: Final = frozenset({"Stepping", "Paused", "Promoting", "Aborting"})
+"""Phases of a rollout in which a canary has requests, or has just lost them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,9 @@ class Agents:
     def __len__(self) -> int:
         return len(self._raw)
 
+    def __iter__(self) -> Iterator[AgentKey]:
+        return iter(self._raw)
+
     def get(self, key: AgentKey) -> Agent | None:
         """The agent, rendered, or None."""
         raw = self._raw.get(key)
@@ -85,14 +94,30 @@ class Agents:
         self._rendered.pop(key, None)
         return True
 
+    def is_urgent(self, key: AgentKey) -> bool:
+        """Whether requests of customers, or a person, depend on how soon the agent is looked at."""
+        raw = self._raw.get(key)
+        if raw is None:
+            return False
+        state = (raw.get("status") or {}).get("rollout") or {}
+        action = action_of(raw["metadata"].get("annotations"))
+        asked = action is not None and action.id != state.get("lastActionId")
+        undoing = state.get("undoneRevision") is not None and state.get("canaryRevision") is not None
+        return bool(state.get("stableRevision")) and (asked or undoing or state.get("phase") in SHIFTING)
+
+    def rollouts(self) -> Counter[str]:
+        """How many agents' rollouts are in each phase."""
+        states = ((raw.get("status") or {}).get("rollout") or {} for raw in self._raw.values())
+        return Counter(str(state.get("phase") or "Unknown") for state in states)
+
     def phases(self) -> Counter[str]:
         """How many agents are in each phase."""
         return Counter((raw.get("status") or {}).get("phase") or "Unknown" for raw in self._raw.values())
 
 
-def _identity(raw: Mapping[str, Any]) -> tuple[str, int]:
-    """What a rendering depends on."""
-    return raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0))
+def _identity(raw: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a rendering depends on: the spec, and where its channel points."""
+    return raw["metadata"]["uid"], int(raw["metadata"].get("generation", 0)), resolution(raw)
 
 
 def _is_newer(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
@@ -101,7 +126,7 @@ def _is_newer(metadata: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
 
 def _render(raw: Mapping[str, Any]) -> Agent:
     try:
-        return Agent(_slim(raw), render(raw))
+        return Agent(_slim(raw), read(raw))
     except InvalidSupportAgentError as error:
         return Agent(_slim(raw), None, error.problems)
 
@@ -109,6 +134,8 @@ def _render(raw: Mapping[str, Any]) -> Agent:
 def _slim(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The agent without what nothing decides by: its spec lives on in what was rendered from it."""
     metadata = {key: value for key, value in raw["metadata"].items() if key not in {"managedFields", "annotations"}}
+    annotations = raw["metadata"].get("annotations") or {}
+    metadata["annotations"] = {key: value for key, value in annotations.items() if key.startswith(ACTION)}
     return {
         "apiVersion": raw["apiVersion"],
         "kind": raw["kind"],

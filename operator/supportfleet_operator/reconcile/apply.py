@@ -1,15 +1,17 @@
 """Carry out a plan: server-side apply under one field manager, one child after the other.
 
-A child that cannot be written becomes a problem of that child, and the others are written all the same. What the server
-cannot do at the moment (``Busy``, ``Unreachable``) goes up to the queue, which owns the retry.
+A child that cannot be written becomes a problem of that child, and the others are written all the same; but no pod goes
+while what routes requests could not be put as decided, because requests may still come to it. What the server cannot do
+at the moment (``Busy``, ``Unreachable``) goes up to the queue, which owns the retry.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime as dt
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +21,9 @@ from supportfleet_operator.cluster.client import FIELD_MANAGER, METADATA_ONLY, C
 from supportfleet_operator.cluster.resources import (
     AUTOSCALERS,
     BY_KIND,
+    CONTROLLER_REVISIONS,
     DEPLOYMENTS,
+    SERVICES,
     Manifest,
     ObjectRef,
 )
@@ -29,7 +33,7 @@ from supportfleet_operator.reconcile.drift import differences
 from supportfleet_operator.reconcile.fieldpaths import remove
 from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.reconcile.plan import Plan, Removal, Write
-from supportfleet_operator.reconcile.policies import child_problem
+from supportfleet_operator.reconcile.policies import child_problem, traffic
 from supportfleet_operator.reconcile.policies.base import ChildProblem
 from supportfleet_operator.reconcile.settlements import REMEMBERED, Holder, Settlement, fingerprint
 
@@ -37,6 +41,11 @@ HANDOVER: Final = f"{FIELD_MANAGER}-handover"
 """Holds ``spec.replicas`` between the moment we let go of it and the moment the autoscaler first sets it."""
 SCALER: Final = "kube-controller-manager"
 """The manager's name of every HorizontalPodAutoscaler."""
+
+TAKEN_LAST: Final = frozenset({DEPLOYMENTS.kind, SERVICES.kind})
+"""What requests may still come to while routes are not as decided."""
+REPLICAS: Final = {DEPLOYMENTS.kind: ("replicas",), AUTOSCALERS.kind: ("minReplicas", "maxReplicas")}
+"""Fields that take pods when they are lowered."""
 
 _MANAGER: Final = re.compile(r'conflict with "([^"]+)"')
 _TERMINATING: Final = "NamespaceTerminating"
@@ -63,12 +72,15 @@ class Applier:
     cache: Cache
     settlements: dict[str, Settlement]
 
-    async def carry_out(self, plan: Plan, observed: Observed, now: dt.datetime) -> Applied:
-        """Do what the plan says, in its order."""
-        applied = Applied()
+    async def carry_out(self, plan: Plan, observed: Observed, now: dt.datetime, kept: Sequence[Write] = ()) -> Applied:
+        """Do what the plan says, in its order; ``kept`` is what was done of it before."""
+        applied = Applied(written=list(kept))
+        misrouted = any(traffic.is_traffic(one.ref, observed) for one in child_problem.settled(observed))
         for removal in plan.before:
             await self._remove(removal, applied)
         for write in plan.writes:
+            if write in kept or (misrouted and _takes_pods(write)):
+                continue
             try:
                 problem = await self._write(write, observed, now)
             except Forbidden as error:
@@ -81,9 +93,21 @@ class Applier:
                 applied.written.append(write)
             else:
                 applied.problems.append(problem)
+                misrouted = misrouted or traffic.is_traffic(write.ref, observed)
         for removal in plan.after:
-            await self._remove(removal, applied)
+            if not (misrouted and removal.ref.kind in TAKEN_LAST):
+                await self._remove(removal, applied)
         return applied
+
+    async def keep_history(self, plan: Plan, observed: Observed, now: dt.datetime) -> list[Write]:
+        """Store the revision that a decision is about, so that it can be rendered whatever becomes of the spec."""
+        kept: list[Write] = []
+        for write in plan.writes:
+            if write.ref.kind == CONTROLLER_REVISIONS.kind and write.live is None:
+                with contextlib.suppress(Forbidden, Invalid):  # carrying out the plan meets it again, and reports it
+                    if await self._write(write, observed, now) is None:
+                        kept.append(write)
+        return kept
 
     async def _remove(self, removal: Removal, applied: Applied) -> None:
         if await self.client.delete(removal.ref, uid=removal.uid):
@@ -100,7 +124,9 @@ class Applier:
             await self._hand_over(write)
         if write.live is not None and write.tools:
             await self._absorb(write)
-        answer, holders = await self._apply(manifest)
+        answer, holders = await self._apply(
+            manifest, urgent=write.live is not None and traffic.is_traffic(write.ref, observed)
+        )
         self.cache.put_own(answer)
         self._settle(write, answer, holders, now)
         return child_problem.conflict(write.ref, [(one.manager, one.field) for one in holders]) if holders else None
@@ -149,10 +175,10 @@ class Applier:
             ],
         )
 
-    async def _apply(self, manifest: Manifest) -> tuple[Manifest, tuple[Holder, ...]]:
+    async def _apply(self, manifest: Manifest, *, urgent: bool) -> tuple[Manifest, tuple[Holder, ...]]:
         """Apply, leaving to other managers the fields that they hold."""
         try:
-            return await self.client.apply(manifest), ()
+            return await self.client.apply(manifest, urgent=urgent), ()
         except Conflict as error:
             holders = _holders(error.causes)
             if not holders:
@@ -161,7 +187,7 @@ class Applier:
         manifest = copy.deepcopy(manifest)
         for holder in left:
             remove(manifest, holder.field)
-        return await self.client.apply(manifest, force=True), left
+        return await self.client.apply(manifest, force=True, urgent=urgent), left
 
     async def _may_override(self, holder: Holder, manifest: Manifest) -> bool:
         """People's tools and our own hand-over; a number of pods that an autoscaler left behind."""
@@ -190,6 +216,18 @@ class Applier:
             self.settlements[uid] = Settlement(stamp(write.manifest), fingerprint(left), holders, now)
         else:
             self.settlements.pop(uid, None)
+
+
+def _takes_pods(write: Write) -> bool:
+    """Whether a write lowers the number of pods that there are."""
+    if write.live is None:
+        return False
+    wanted = write.manifest.get("spec", {})
+    held = write.live.get("spec", {})
+    for field_ in REPLICAS.get(write.ref.kind, ()):
+        if field_ in wanted and int(wanted[field_]) < int(held.get(field_, 1)):
+            return True
+    return False
 
 
 def _holders(causes: Iterable[Cause]) -> tuple[Holder, ...]:

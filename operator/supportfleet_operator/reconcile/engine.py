@@ -18,15 +18,18 @@ from typing import Any, Final
 
 from supportfleet_operator.cluster.cache import Cache
 from supportfleet_operator.cluster.client import Client
+from supportfleet_operator.cluster.prometheus import Prometheus
 from supportfleet_operator.cluster.recorder import Recorder
-from supportfleet_operator.cluster.resources import WATCHED, AgentKey
-from supportfleet_operator.cluster.watch import Watcher
+from supportfleet_operator.cluster.resources import OPTIONAL, WATCHED, AgentKey
+from supportfleet_operator.cluster.scraper import Scraper
+from supportfleet_operator.cluster.watch import OptionalWatcher, Watcher
 from supportfleet_operator.errors import ApiError, Busy, ClusterError
 from supportfleet_operator.metrics import Metrics
 from supportfleet_operator.reconcile.agents import Agents
 from supportfleet_operator.reconcile.apply import Applier
+from supportfleet_operator.reconcile.probes import Prober
 from supportfleet_operator.reconcile.queue import WorkQueue
-from supportfleet_operator.reconcile.reconcile import Reconciler
+from supportfleet_operator.reconcile.reconcile import RESYNC, Reconciler
 from supportfleet_operator.reconcile.references import ReferenceReader
 from supportfleet_operator.resources import AGENT, MANAGED_BY, MANAGER_NAME
 
@@ -38,6 +41,8 @@ STALE_WATCH: Final = 180.0
 STUCK_WORKER: Final = 300.0
 """Every request has a deadline, so no reconcile takes this long."""
 SPREAD: Final = 0.2
+RESERVED: Final = 2
+"""Workers beside the others for agents whose rollout has customers' requests, whatever the others wait for."""
 
 
 def utc_now() -> dt.datetime:
@@ -52,15 +57,18 @@ class Engine:
         self,
         client: Client,
         metrics: Metrics,
+        scraper: Scraper,
+        prometheus: Prometheus,
         *,
         namespaces: Sequence[str] = (),
         workers: int = 8,
         instance: str = "supportfleet-operator",
     ) -> None:
         self.agents = Agents()
-        self.queue: WorkQueue[AgentKey] = WorkQueue()
+        self.queue: WorkQueue[AgentKey] = WorkQueue(is_urgent=self.agents.is_urgent)
         self.cache = Cache(AGENT, self.queue.add)
         self.recorder = Recorder(client, instance)
+        self.prober = Prober(client, scraper, prometheus, self.queue.add)
         self.reconciler = Reconciler(
             agents=self.agents,
             cache=self.cache,
@@ -68,12 +76,25 @@ class Engine:
             applier=Applier(client, self.cache, {}),
             references=ReferenceReader(client, time.monotonic),
             recorder=self.recorder,
+            prober=self.prober,
+            served=self._served,
             clock=utc_now,
         )
-        self.watchers = [
-            Watcher(client, self.cache, resource, namespace=namespace, selector=SELECTOR)
-            for resource in WATCHED
-            for namespace in (namespaces or (None,))
+        scopes: Sequence[str | None] = namespaces or (None,)
+        self._optional = [
+            OptionalWatcher(
+                client, self.cache, resource, on_change=self._look_at_all, namespace=namespace, selector=SELECTOR
+            )
+            for resource in OPTIONAL
+            for namespace in scopes
+        ]
+        self.watchers: list[Watcher] = [
+            *(
+                Watcher(client, self.cache, resource, namespace=namespace, selector=SELECTOR)
+                for resource in WATCHED
+                for namespace in scopes
+            ),
+            *self._optional,
         ]
         self._metrics = metrics
         self._workers = workers
@@ -82,14 +103,19 @@ class Engine:
 
     async def run(self) -> None:
         """Watch and reconcile until cancelled; whatever ends one task ends all."""
-        async with asyncio.TaskGroup() as group:
-            for watcher in self.watchers:
-                group.create_task(watcher.run(), name=f"watch {watcher.resource.plural}")
-            group.create_task(self.recorder.run(), name="recorder")
-            await asyncio.gather(*(watcher.synced.wait() for watcher in self.watchers))
-            LOG.info("caches filled", extra={"objects": len(self.cache)})
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"worker {number}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for watcher in self.watchers:
+                    group.create_task(watcher.run(), name=f"watch {watcher.resource.plural}")
+                group.create_task(self.recorder.run(), name="recorder")
+                await asyncio.gather(*(watcher.synced.wait() for watcher in self.watchers))
+                LOG.info("caches filled", extra={"objects": len(self.cache)})
+                for number in range(self._workers):
+                    group.create_task(self._work(), name=f"worker {number}")
+                for number in range(RESERVED if self._workers else 0):
+                    group.create_task(self._work(urgent_only=True), name=f"urgent worker {number}")
+        finally:
+            await self.prober.stop()
 
     def agent_changed(self, raw: Mapping[str, Any]) -> None:
         """An agent was added or changed."""
@@ -100,6 +126,7 @@ class Engine:
         key = AgentKey(raw["metadata"]["namespace"], raw["metadata"]["name"])
         if self.agents.remove(key, raw["metadata"]["uid"]):
             self.queue.forget(key)
+            self.prober.forget(key)
 
     @property
     def synced(self) -> bool:
@@ -113,10 +140,20 @@ class Engine:
         stuck = [f"{key} is stuck" for key, since in self._busy_since.items() if now - since > STUCK_WORKER]
         return silent + stuck
 
-    async def _work(self) -> None:
+    def _served(self) -> frozenset[str]:
+        """Optional kinds that the cluster has in every namespace that is looked at."""
+        absent = {watcher.resource.kind for watcher in self._optional if not watcher.served}
+        return frozenset(watcher.resource.kind for watcher in self._optional) - absent
+
+    def _look_at_all(self) -> None:
+        """A kind came or went: every agent may want something else now."""
+        for key in self.agents:
+            self.queue.add(key)
+
+    async def _work(self, *, urgent_only: bool = False) -> None:
         """Reconcile one key after the other."""
         while True:
-            key = await self.queue.get()
+            key = await self.queue.get(urgent_only=urgent_only)
             await self._reconcile(key)
 
     async def _reconcile(self, key: AgentKey) -> None:
@@ -139,7 +176,8 @@ class Engine:
             self.queue.done(key)
             self._metrics.reconciles.labels("success").inc()
             if again is not None:
-                self.queue.add_after(key, again * (1 + SPREAD * random.random()))  # noqa: S311 - spreads load
+                spread = SPREAD * random.random() if again >= RESYNC else 0.0  # noqa: S311 - keeps no secret
+                self.queue.add_after(key, again * (1 + spread))  # what somebody waits for comes on time
         finally:
             del self._busy_since[key]
             self._metrics.reconcile_seconds.observe(loop.time() - started)
@@ -157,6 +195,12 @@ class Engine:
         )
         self._metrics.read(
             "supportfleet_agents", "SupportAgents by phase.", "phase", lambda: list(self.agents.phases().items())
+        )
+        self._metrics.read(
+            "supportfleet_rollouts",
+            "SupportAgents by phase of their rollout.",
+            "phase",
+            lambda: list(self.agents.rollouts().items()),
         )
         self._metrics.read(
             "supportfleet_cached_objects", "Children and pods in the cache.", "", lambda: [("", len(self.cache))]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from supportfleet_operator.api import Problem
+from supportfleet_operator.api import Problem, SupportAgent
 from supportfleet_operator.cluster.cache import is_owned_by
 from supportfleet_operator.cluster.resources import (
-    AUTOSCALERS,
+    CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     JOBS,
     PODS,
@@ -18,10 +18,12 @@ from supportfleet_operator.cluster.resources import (
     ObjectRef,
     ref_of,
 )
-from supportfleet_operator.reconcile.desired import Desired
+from supportfleet_operator.reconcile.desired import Desired, Snapshot
+from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
-from supportfleet_operator.resources import COMPONENT
+from supportfleet_operator.resources import COMPONENT, REVISION
+from supportfleet_operator.rollout import Answer, Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,25 +44,51 @@ class Observed:
     """What the spec refers to and the cluster does not have."""
     settlements: Mapping[str, Settlement]
     """By uid of a child: what its last write came to."""
+    served: frozenset[str] = frozenset()
+    """Optional kinds that the cluster has."""
+    figures: Figures | None = None
+    """What the pods' metrics say to the rollout's analysis, by revision and pod; None where nobody asked them."""
+    answers: Mapping[Query, Answer] = field(default_factory=dict)
+    """What Prometheus says to it."""
+    loading: Figures | None = None
+    """What the pods' metrics say while a model is reloaded; None where nobody asked them."""
 
     @property
     def uid(self) -> str:
         """The agent's uid, which its children's owner references carry."""
         return str(self.agent["metadata"]["uid"])
 
+    def as_of(self, revision: str) -> SupportAgent | None:
+        """The agent as of a revision; None where that cannot be known."""
+        return self.desired.as_of(revision, self.snapshots) if self.desired else None
+
     def child(self, manifest: Manifest | None) -> Manifest | None:
         """The live object of a desired manifest."""
         return self.children.get(ref_of(manifest)) if manifest else None
 
     @property
-    def deployment(self) -> Manifest | None:
-        """The agent's Deployment."""
-        return self._of(DEPLOYMENTS.kind)
+    def snapshots(self) -> dict[str, Snapshot]:
+        """The revisions that are kept, oldest first."""
+        return snapshots_in(self.children)
 
     @property
-    def autoscaler(self) -> Manifest | None:
-        """The agent's autoscaler."""
-        return self._of(AUTOSCALERS.kind)
+    def deployments(self) -> dict[str, Manifest]:
+        """Deployments by revision; the one of an operator that knew no revisions is under the empty name."""
+        return {revision_of(child): child for ref, child in self.children.items() if ref.kind == DEPLOYMENTS.kind}
+
+    def of_revision(self, kind: str, revision: str) -> Manifest | None:
+        """A revision's child of a kind that it has one of."""
+        return next(
+            (one for ref, one in self.children.items() if ref.kind == kind and revision_of(one) == revision), None
+        )
+
+    def child_named(self, kind: str, name: str) -> Manifest | None:
+        """The live object of a kind and name."""
+        return self.children.get(ObjectRef(kind, str(self.agent["metadata"]["namespace"]), name))
+
+    def ready_pods(self, revision: str) -> int:
+        """Pods of a revision that can answer customers now."""
+        return sum(1 for pod in self.agent_pods if revision_of(pod) == revision and is_ready(pod))
 
     @property
     def claim(self) -> Manifest | None:
@@ -85,6 +113,27 @@ class Observed:
         return next((child for ref, child in self.children.items() if ref.kind == kind), None)
 
 
+def snapshots_in(children: Mapping[ObjectRef, Manifest]) -> dict[str, Snapshot]:
+    """The revisions that ControllerRevisions keep, oldest first."""
+    kept = {
+        revision_of(child): Snapshot(int(child.get("revision", 0)), child.get("data") or {})
+        for ref, child in children.items()
+        if ref.kind == CONTROLLER_REVISIONS.kind
+    }
+    return dict(sorted(kept.items(), key=lambda one: one[1].number))
+
+
+def revision_of(manifest: Mapping[str, Any]) -> str:
+    """The revision that an object belongs to; empty for what all share, and for what is older than revisions."""
+    return str((manifest["metadata"].get("labels") or {}).get(REVISION, ""))
+
+
+def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod is ready for requests."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
 def observe(
     agent: Mapping[str, Any],
     found: Sequence[Manifest],
@@ -93,6 +142,10 @@ def observe(
     problems: tuple[Problem, ...] = (),
     missing: tuple[Missing, ...] = (),
     settlements: Mapping[str, Settlement],
+    served: frozenset[str] = frozenset(),
+    figures: Figures | None = None,
+    answers: Mapping[Query, Answer] | None = None,
+    loading: Figures | None = None,
 ) -> Observed:
     """Sort what the cache has of an agent."""
     uid = agent["metadata"]["uid"]
@@ -104,15 +157,20 @@ def observe(
             pods.append(manifest)
         else:
             (children if is_owned_by(manifest, uid) else strangers)[ref_of(manifest)] = manifest
+    stable = ((agent.get("status") or {}).get("rollout") or {}).get("stableRevision")
     return Observed(
         agent=agent,
-        desired=desired,
+        desired=desired.held(stable, snapshots_in(children)) if desired else None,
         problems=problems,
         children=children,
         strangers=strangers,
         pods=tuple(pods),
         missing=missing,
         settlements=settlements,
+        served=served,
+        figures=figures,
+        answers=answers or {},
+        loading=loading,
     )
 
 

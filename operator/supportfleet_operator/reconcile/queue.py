@@ -2,8 +2,10 @@
 
 A key that is added while it waits is one key; added while it is being worked on, it is worked on once more afterwards,
 never at the same time. What failed comes back after a delay that doubles with each failure of that key, with jitter,
-so that a fleet failing together does not come back together. ``Schedule`` is all of that without a clock;
-``WorkQueue`` adds waiting.
+so that a fleet failing together does not come back together. Urgent keys (whether a key is one is asked when its turn
+is decided) overtake the others, come back sooner, and have workers of their own: whatever a mass update does to the
+rest, a canary that has traffic is looked at on time. ``Schedule`` is all of that without a clock; ``WorkQueue`` adds
+waiting.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Final, Generic, TypeVar
 
 FIRST_DELAY: Final = 0.25
 LONGEST_DELAY: Final = 60.0
+LONGEST_URGENT_DELAY: Final = 2.0
+"""A rollback that the API server could not take is tried again this soon."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -28,12 +32,19 @@ def backoff(failures: int, jitter: float) -> float:
     return delay * (0.5 + jitter / 2)
 
 
+def never(_: object) -> bool:
+    """No key is urgent."""
+    return False
+
+
 class Schedule(Generic[Key]):
     """Which key is worked on next; time is an argument."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_urgent: Callable[[Key], bool] = never) -> None:
+        self._is_urgent = is_urgent
+        self._urgent: deque[Key] = deque()
         self._ready: deque[Key] = deque()
-        self._waiting: set[Key] = set()  # exactly what is in _ready
+        self._waiting: set[Key] = set()  # what is in a lane; a key that became urgent meanwhile is in both
         self._working: set[Key] = set()
         self._again: set[Key] = set()
         self._due: dict[Key, float] = {}
@@ -43,7 +54,12 @@ class Schedule(Generic[Key]):
 
     def __len__(self) -> int:
         """Keys that wait for a worker now."""
-        return len(self._ready) + len(self._again)
+        return len(self._waiting) + len(self._again)
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether a key waits that must not wait for long."""
+        return bool(self._urgent)
 
     @property
     def working(self) -> frozenset[Key]:
@@ -54,6 +70,10 @@ class Schedule(Generic[Key]):
         """Work on a key as soon as possible."""
         if key in self._working:
             self._again.add(key)
+        elif self._is_urgent(key):
+            if key not in self._urgent:
+                self._waiting.add(key)
+                self._urgent.append(key)
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.append(key)
@@ -64,16 +84,18 @@ class Schedule(Generic[Key]):
             self._due[key] = when
             heapq.heappush(self._heap, (when, next(self._order), key))
 
-    def take(self, now: float) -> Key | None:
+    def take(self, now: float, *, urgent_only: bool = False) -> Key | None:
         """The next key to work on, or None when none is due."""
         self._collect(now)
-        if not self._ready:
-            return None
-        key = self._ready.popleft()
-        self._waiting.discard(key)
-        self._working.add(key)
-        self._due.pop(key, None)  # this look serves a later appointment too; it is made again if need be
-        return key
+        for lane in (self._urgent,) if urgent_only else (self._urgent, self._ready):
+            while lane:
+                key = lane.popleft()
+                if key in self._waiting:
+                    self._waiting.discard(key)
+                    self._working.add(key)
+                    self._due.pop(key, None)  # this look serves a later appointment too; it is made again if need be
+                    return key
+        return None
 
     def next_at(self) -> float | None:
         """When the next key becomes due; None when none is scheduled."""
@@ -89,6 +111,8 @@ class Schedule(Generic[Key]):
         """A key was worked on in vain; it comes back after the delay that is returned."""
         self._failures[key] = failures = self._failures.get(key, 0) + 1
         delay = max(at_least, backoff(failures, jitter))
+        if self._is_urgent(key):
+            delay = min(delay, LONGEST_URGENT_DELAY)
         self._finish(key)  # what was added meanwhile is news, and does not wait for the backoff
         self.add_at(key, now + delay)
         return delay
@@ -126,11 +150,13 @@ class Schedule(Generic[Key]):
 class WorkQueue(Generic[Key]):
     """A schedule that workers wait on."""
 
-    def __init__(self, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, jitter: Callable[[], float] = random.random, is_urgent: Callable[[Key], bool] = never) -> None:
         self._jitter = jitter
         self._clock = asyncio.get_running_loop().time
-        self._schedule: Schedule[Key] = Schedule()
+        self._schedule: Schedule[Key] = Schedule(is_urgent)
         self._idle: set[asyncio.Future[None]] = set()
+        self._reserved: set[asyncio.Future[None]] = set()
+        """Workers that sleep, and those of them that are kept for urgent keys."""
 
     def __len__(self) -> int:
         return len(self._schedule)
@@ -145,10 +171,11 @@ class WorkQueue(Generic[Key]):
         self._schedule.add_at(key, self._clock() + delay)
         self._wake()
 
-    async def get(self) -> Key:
+    async def get(self, *, urgent_only: bool = False) -> Key:
         """Wait for the next key; the caller must say done() or failed() of it."""
-        while (key := self._schedule.take(self._clock())) is None:
-            await self._wait(self._schedule.next_at())
+        sleeping = self._reserved if urgent_only else self._idle
+        while (key := self._schedule.take(self._clock(), urgent_only=urgent_only)) is None:
+            await self._wait(self._schedule.next_at(), sleeping)
         return key
 
     def done(self, key: Key) -> None:
@@ -166,20 +193,21 @@ class WorkQueue(Generic[Key]):
         """The agent is gone: no appointment and no backoff is kept for it."""
         self._schedule.forget(key)
 
-    async def _wait(self, until: float | None) -> None:
+    async def _wait(self, until: float | None, sleeping: set[asyncio.Future[None]]) -> None:
         """Sleep until something is added or becomes due."""
         waiter = asyncio.get_running_loop().create_future()
-        self._idle.add(waiter)
+        sleeping.add(waiter)
         try:
             async with asyncio.timeout_at(until):
                 await waiter
         except TimeoutError:
             pass
         finally:
-            self._idle.discard(waiter)
+            sleeping.discard(waiter)
 
     def _wake(self) -> None:
-        """Wake one worker that sleeps; the others go on sleeping."""
-        sleeping = next((waiter for waiter in self._idle if not waiter.done()), None)
-        if sleeping is not None:
-            sleeping.set_result(None)
+        """Wake one worker that sleeps, and one that is kept for urgent keys where there is one."""
+        for lane in (self._idle, self._reserved) if self._schedule.has_urgent else (self._idle,):
+            sleeping = next((waiter for waiter in lane if not waiter.done()), None)
+            if sleeping is not None:
+                sleeping.set_result(None)

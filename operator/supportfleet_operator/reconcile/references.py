@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
-from supportfleet_operator.cluster.client import METADATA_ONLY, Client
+from supportfleet_operator.cluster.client import JSON, METADATA_ONLY, Client
 from supportfleet_operator.cluster.resources import (
     CONFIG_MAPS,
     SECRETS,
@@ -142,9 +142,9 @@ class ReferenceReader:
         return answer
 
     async def _ask(self, reference: Reference, namespace: str) -> _Answer:
-        accept = {} if reference.keys else {"accept": METADATA_ONLY}
+        accept = JSON if reference.keys else METADATA_ONLY
         try:
-            found = await self._client.get(reference.resource, namespace, reference.name, **accept)
+            found = await self._client.get(reference.resource, namespace, reference.name, accept)
         except Forbidden as error:
             LOG.info("reference not checked", extra={"kind": reference.resource.kind, "error": str(error)})
             return _Answer(self._clock(), None, known=False)

@@ -13,34 +13,42 @@ from typing import Any, Final, Literal
 from supportfleet_operator.api import (
     ACCEPTED,
     MODEL_SYNCED,
+    PROGRESSING,
     READY,
     RECONCILING,
     SCALING_ACTIVE,
     STALLED,
+    TRAFFIC_ROUTED,
     Condition,
     ModelStatus,
     Phase,
+    RolloutStatus,
     SupportAgentStatus,
 )
 from supportfleet_operator.cluster.recorder import News
-from supportfleet_operator.reconcile.observe import Observed
+from supportfleet_operator.reconcile import channels, hot
 from supportfleet_operator.reconcile.policies import (
     availability,
     invalid_spec,
     missing_reference,
     model_sync,
     scaling,
+    traffic,
 )
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.policies.suspended import REASON as SUSPENDED
-from supportfleet_operator.resources import MODEL_DIGEST, selector_text
+from supportfleet_operator.resources import selector_text
+from supportfleet_operator.rollout import Decision
 
-OURS: Final = (READY, ACCEPTED, MODEL_SYNCED, SCALING_ACTIVE, RECONCILING, STALLED)
+OURS: Final = (READY, ACCEPTED, MODEL_SYNCED, SCALING_ACTIVE, PROGRESSING, TRAFFIC_ROUTED, RECONCILING, STALLED)
 """The conditions that the operator writes, in their order."""
+STANDING: Final = frozenset({"Idle", "Paused", "RolledBack"})
+"""Phases in which a rollout does not move by itself."""
+COMPLETE_MESSAGE: Final = "the stable revision is the spec's"
 AVAILABLE: Final = "Available"
 VALID: Final = "Valid"
-NEWSWORTHY: Final = (READY, ACCEPTED, MODEL_SYNCED)
+NEWSWORTHY: Final = (READY, ACCEPTED, MODEL_SYNCED, TRAFFIC_ROUTED)
 DIGEST_SHOWN: Final = len("sha256:") + 12
 
 Truth = Literal["True", "False", "Unknown"]
@@ -51,7 +59,8 @@ Told = tuple[Truth, str, str]
 def status_of(view: View, gate: Gate, finding: Finding | None) -> dict[str, Any]:
     """The status that the agent should have."""
     observed = view.observed
-    deployment = (observed.deployment or {}).get("status") or {}
+    deployments = [one.get("status") or {} for one in observed.deployments.values()]
+    newest = (view.newest or {}).get("status") or {}
     told = dict(_conditions(view, gate, finding))
     before = {one["type"]: one for one in (observed.agent.get("status") or {}).get("conditions") or ()}
     generation = int(observed.agent["metadata"].get("generation", 0))
@@ -59,15 +68,24 @@ def status_of(view: View, gate: Gate, finding: Finding | None) -> dict[str, Any]
     return SupportAgentStatus(
         observed_generation=generation,
         phase=_phase(view, gate, finding),
-        replicas=deployment.get("replicas", 0),
-        ready_replicas=deployment.get("readyReplicas", 0),
-        updated_replicas=deployment.get("updatedReplicas", 0),
+        replicas=sum(one.get("replicas", 0) for one in deployments),
+        ready_replicas=sum(one.get("readyReplicas", 0) for one in deployments),
+        updated_replicas=newest.get("updatedReplicas", 0),
         selector=selector_text(desired.agent) if desired else (observed.agent.get("status") or {}).get("selector"),
-        model=_model(observed, gate),
+        model=_model(view, gate),
+        rollout=_rollout(view),
         conditions=tuple(
             _condition(kind, told[kind], before.get(kind), generation, view.now) for kind in OURS if kind in told
         ),
     ).manifest()
+
+
+def intent_of(agent: Mapping[str, Any], decision: Decision) -> dict[str, Any]:
+    """The status as it is, with the rollout's new state: written before anything is done about it."""
+    status = agent.get("status") or {}
+    ours = [one for one in status.get("conditions") or () if one["type"] in OURS]
+    rest = {key: value for key, value in status.items() if key != "conditions"}
+    return rest | ({"conditions": ours} if ours else {}) | {"rollout": decision.state.to_status().manifest()}
 
 
 def is_current(agent: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
@@ -95,6 +113,12 @@ def _conditions(view: View, gate: Gate, finding: Finding | None) -> Iterator[tup
         yield MODEL_SYNCED, model
     if view.observed.desired is not None and (active := scaling.check(view)):
         yield SCALING_ACTIVE, (active.status, active.reason, active.message)
+    if view.decision is not None and finding is not None and finding.reason == SUSPENDED:
+        yield PROGRESSING, ("False", finding.reason, finding.message)
+    elif view.decision is not None:
+        yield PROGRESSING, _progressing(view.decision, finding)
+    if routed := traffic.check(view):
+        yield TRAFFIC_ROUTED, (routed.status, routed.reason, routed.message)
     if finding and finding.stalled:
         yield STALLED, ("True", finding.reason, finding.message)
     elif finding and finding.reason != SUSPENDED:
@@ -111,10 +135,10 @@ def _accepted(view: View) -> Told:
 def _model_synced(view: View, gate: Gate, finding: Finding | None) -> Told | None:
     """Where the model stands; what nobody looks at while the agent is suspended or invalid stays as it was."""
     desired = view.observed.desired
-    if desired is None or (desired.agent.spec.model is not None and gate.state == "NotNeeded"):
+    if desired is None or (desired.source.spec.model is not None and gate.state == "NotNeeded"):
         before = condition(view.observed.agent, MODEL_SYNCED)
         return (before["status"], before["reason"], before["message"]) if before else None
-    if desired.agent.spec.model is None:
+    if desired.source.spec.model is None:
         return None
     if gate.is_open:
         return "True", gate.reason, gate.message
@@ -123,51 +147,71 @@ def _model_synced(view: View, gate: Gate, finding: Finding | None) -> Told | Non
     return "False", gate.reason, gate.message
 
 
+def _progressing(decision: Decision, finding: Finding | None) -> Told:
+    """Whether the rollout moves by itself; False where it is over, waits for a person, or was rolled back."""
+    state = decision.state
+    if state.phase in STANDING:
+        return "False", state.reason or state.phase, state.message or COMPLETE_MESSAGE
+    if state.stable is None and finding is not None and finding.stalled:
+        return "False", finding.reason, finding.message
+    return "True", state.reason or state.phase, state.message or f"the rollout is {state.phase}"
+
+
+def _rollout(view: View) -> RolloutStatus | None:
+    """The rollout's state; what a spec that is not valid left of it stays."""
+    if view.decision is None:
+        before = (view.observed.agent.get("status") or {}).get("rollout")
+        return RolloutStatus.model_validate(before) if before else None
+    return view.decision.state.to_status()
+
+
 def _praise(view: View) -> str:
-    deployment = (view.observed.deployment or {}).get("status") or {}
+    deployment = (view.deployment or {}).get("status") or {}
     available, wanted = deployment.get("availableReplicas", 0), availability.required(view)
-    model = view.spec.model
+    model = view.spec.model.artifact if view.spec.model else None
     on = f" on model {model.version!r} ({model.digest[:DIGEST_SHOWN]}…)" if model else ""
     return f"{available} pods are ready, {wanted} are needed{on}"
 
 
-def _model(observed: Observed, gate: Gate) -> ModelStatus | None:
-    """The model verified last, and how many ready pods were made for it."""
+def _model(view: View, gate: Gate) -> ModelStatus | None:
+    """The model of the revision that serves, the ready pods that have it, and where the spec's channel points."""
+    observed = view.observed
     before = (observed.agent.get("status") or {}).get("model") or {}
-    version, digest = before.get("version"), before.get("digest")
-    if observed.desired is not None:
-        wanted = observed.desired.agent.spec.model
-        if wanted is None:
-            return None
-        if gate.state == "Synced":
-            version, digest = wanted.version, wanted.digest
-    if digest is None:
+    if observed.desired is None:
+        return ModelStatus.model_validate(before) if before else None
+    channel = channels.status_fields(observed, view.following or channels.NOTHING)
+    found = _artifact(view, gate, before)
+    if found is None:
+        return ModelStatus.model_validate(channel) if any(channel.values()) else None
+    version, digest = found
+    loaded = hot.loaded_pods(observed, digest)
+    return ModelStatus.model_validate({"version": version, "digest": digest, "loadedPods": loaded, **channel})
+
+
+def _artifact(view: View, gate: Gate, before: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Version and digest that were verified before they ran."""
+    known = (before["version"], before["digest"]) if before.get("version") and before.get("digest") else None
+    if view.rendered is None or view.serving not in view.rendered.agents:
+        return known
+    wanted = view.rendered.agents[view.serving].spec.model
+    if wanted is None:
         return None
-    loaded = sum(1 for pod in observed.agent_pods if _annotation(pod) == digest and _is_ready(pod))
-    return ModelStatus(version=version, digest=digest, loaded_pods=loaded)
-
-
-def _annotation(pod: Mapping[str, Any]) -> str | None:
-    value: str | None = (pod["metadata"].get("annotations") or {}).get(MODEL_DIGEST)
-    return value
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    found = condition(pod, READY)
-    return found is not None and found["status"] == "True"
+    artifact = hot.told(view.observed) if wanted.hot else wanted.artifact
+    verified = wanted.hot or gate.state == "Synced" or (view.decision and view.decision.state.stable)
+    return (artifact.version, artifact.digest) if artifact is not None and verified else known
 
 
 def _phase(view: View, gate: Gate, finding: Finding | None) -> Phase:
-    deployment = view.observed.deployment
+    runs = bool(view.observed.deployments)
     if finding is None:
         return "Ready"
     if finding.reason == SUSPENDED:
         return "Suspended"
     if finding.stalled or finding.reason == availability.REASON:
-        return "Degraded" if deployment is not None else "Pending"
+        return "Degraded" if runs else "Pending"
     if not gate.is_open:
         return "SyncingModel"
-    return "Pending" if deployment is None else "Progressing"
+    return "Progressing" if runs else "Pending"
 
 
 def _condition(kind: str, told: Told, before: Mapping[str, Any] | None, generation: int, now: dt.datetime) -> Condition:
@@ -186,4 +230,12 @@ def _condition(kind: str, told: Told, before: Mapping[str, Any] | None, generati
 
 def _ours(status: Mapping[str, Any]) -> dict[str, Any]:
     conditions = {one["type"]: one for one in status.get("conditions") or () if one["type"] in OURS}
-    return {**status, "conditions": conditions}
+    return {**status, "conditions": conditions, "rollout": _pruned(status.get("rollout"))}
+
+
+def _pruned(value: Any) -> Any:
+    """A value without empty maps: server-side apply may leave one behind where the last of its keys went."""
+    if not isinstance(value, Mapping):
+        return value
+    pruned = {key: _pruned(below) for key, below in value.items()}
+    return {key: below for key, below in pruned.items() if below != {}}

@@ -1,33 +1,53 @@
 """Builders: one module for each kind of child, every function pure: an agent in, a new manifest out."""
 
-from supportfleet_operator.resources.children import CHILD_KINDS, ChildKind, Children, Manifest, children
+from supportfleet_operator.resources.channel import channel_job, resolved
+from supportfleet_operator.resources.children import (
+    CHILD_KINDS,
+    ChildKind,
+    Manifest,
+    RevisionChildren,
+    SharedChildren,
+    revision_children,
+    shared_children,
+)
 from supportfleet_operator.resources.labels import (
     AGENT,
     COMPONENT,
-    CONFIG_HASH,
     FIELD_MANAGER,
     MANAGED_BY,
     MANAGER_NAME,
     MODEL_DIGEST,
+    REVISION,
     owner_reference,
     selector,
     selector_text,
 )
+from supportfleet_operator.resources.revision import at_revision, controller_revision, revision_name, snapshot
+from supportfleet_operator.resources.routing import Routing
 
 __all__ = [
     "AGENT",
     "CHILD_KINDS",
     "COMPONENT",
-    "CONFIG_HASH",
     "FIELD_MANAGER",
     "MANAGED_BY",
     "MANAGER_NAME",
     "MODEL_DIGEST",
+    "REVISION",
     "ChildKind",
-    "Children",
     "Manifest",
-    "children",
+    "RevisionChildren",
+    "Routing",
+    "SharedChildren",
+    "at_revision",
+    "channel_job",
+    "controller_revision",
     "owner_reference",
+    "resolved",
+    "revision_children",
+    "revision_name",
     "selector",
     "selector_text",
+    "shared_children",
+    "snapshot",
 ]

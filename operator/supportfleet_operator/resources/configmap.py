@@ -1,6 +1,5 @@
 """The ConfigMap with the runtime's configuration."""
 
-import hashlib
 import json
 import re
 from typing import Any, Final
@@ -12,12 +11,13 @@ from supportfleet_operator.resources.labels import metadata
 NOT_IN_YAML: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
-def config_map(agent: SupportAgent) -> dict[str, Any]:
-    """``spec.config`` as agent_config.json."""
+def config_map(agent: SupportAgent, revision: str) -> dict[str, Any]:
+    """``spec.config`` as agent_config.json. It never changes: another configuration is another revision."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(agent, names.config_map(agent)),
+        "metadata": metadata(agent, names.config_map(agent, revision), revision=revision),
+        "immutable": True,
         "data": {names.CONFIG_FILE: config_json(agent)},
     }
 
@@ -30,8 +30,3 @@ def config_json(agent: SupportAgent) -> str:
     """
     text = json.dumps(agent.spec.config, indent=2, sort_keys=True, ensure_ascii=False)
     return NOT_IN_YAML.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n"
-
-
-def config_hash(agent: SupportAgent) -> str:
-    """What changes whenever the file does."""
-    return hashlib.sha256(config_json(agent).encode()).hexdigest()

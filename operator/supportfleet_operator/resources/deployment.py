@@ -1,4 +1,4 @@
-"""The Deployment of an agent."""
+"""The Deployment of one revision of an agent."""
 
 from typing import Any, Final
 
@@ -6,15 +6,15 @@ from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.api.pod import TopologySpreadConstraint
 from supportfleet_operator.resources import names
-from supportfleet_operator.resources.configmap import config_hash
-from supportfleet_operator.resources.environment import agent_env, env_from
-from supportfleet_operator.resources.labels import CONFIG_HASH, MODEL_DIGEST, labels, metadata, selector
+from supportfleet_operator.resources.environment import agent_env, artifact_of, env_from
+from supportfleet_operator.resources.labels import MODEL_DIGEST, labels, metadata, selector
 from supportfleet_operator.resources.pods import (
     CONFIG_MOUNT,
     CONFIG_VOLUME,
     DATA_MOUNT,
     DATA_VOLUME,
     MODELS_MOUNT,
+    POINTER_MOUNT,
     TMP_MOUNT,
     TMP_VOLUME,
     Mount,
@@ -24,6 +24,7 @@ from supportfleet_operator.resources.pods import (
     keeps_claim,
     models_volume,
     pod_basics,
+    pointer_volume,
     sync_container,
 )
 
@@ -35,60 +36,50 @@ SPREAD_OVER: Final = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
 REVISION_HISTORY: Final = 3
 
 
-def deployment(agent: SupportAgent) -> dict[str, Any]:
+def deployment(agent: SupportAgent, revision: str, replicas: int | None) -> dict[str, Any]:
     """The Deployment. Its replicas are left out where the autoscaler owns them.
 
-    A new pod is ready before an old one goes: an update never costs capacity.
+    Its pods are replaced only where a newer operator renders them in another way. A new pod is ready before an old one
+    goes, so even that costs no capacity.
     """
     spec: dict[str, Any] = {
-        "selector": {"matchLabels": selector(agent)},
+        "selector": {"matchLabels": selector(agent, revision)},
         "revisionHistoryLimit": REVISION_HISTORY,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-        "template": _pod(agent),
+        "template": _pod(agent, revision),
     }
-    if agent.spec.suspend:
-        spec["replicas"] = 0
-    elif agent.spec.autoscaling is None:
-        spec["replicas"] = agent.spec.replicas
+    if replicas is not None:
+        spec["replicas"] = replicas
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(agent, names.agent_name(agent)),
+        "metadata": metadata(agent, names.of_revision(agent, revision), revision=revision),
         "spec": spec,
     }
 
 
-def first_replicas(agent: SupportAgent) -> int:
-    """Pods that a Deployment starts with; from then on the autoscaler's number holds where there is one."""
-    if agent.spec.suspend:
-        return 0
-    scaling = agent.spec.autoscaling
-    if scaling is None:
-        return agent.spec.replicas
-    return max(scaling.min_replicas, min(agent.spec.replicas, scaling.max_replicas))
-
-
-def _pod(agent: SupportAgent) -> dict[str, Any]:
+def _pod(agent: SupportAgent, revision: str) -> dict[str, Any]:
     template = agent.spec.template
-    annotations = {**(template.annotations or {}), CONFIG_HASH: config_hash(agent)}
-    if agent.spec.model is not None:
-        annotations[MODEL_DIGEST] = agent.spec.model.digest
+    annotations = dict(template.annotations or {})
+    model = agent.spec.model
+    if model is not None and not model.hot:
+        annotations[MODEL_DIGEST] = artifact_of(agent).digest
     spec = {**pod_basics(agent), "terminationGracePeriodSeconds": template.termination_grace_period_seconds}
-    if agent.spec.model is not None and not keeps_claim(agent):
+    if model is not None and not model.hot and not keeps_claim(agent):
         spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
-    spec["containers"] = [_agent_container(agent)]
-    spec["volumes"] = _volumes(agent)
+    spec["containers"] = [_agent_container(agent, revision)]
+    spec["volumes"] = _volumes(agent, revision)
     if affinity := without_empty_lists(template.affinity or {}):
         spec["affinity"] = affinity
-    if constraints := _spread(agent):
+    if constraints := _spread(agent, revision):
         spec["topologySpreadConstraints"] = constraints
-    return {
-        "metadata": {"labels": {**(template.labels or {}), **labels(agent)}, "annotations": annotations},
-        "spec": spec,
-    }
+    meta: dict[str, Any] = {"labels": {**(template.labels or {}), **labels(agent, revision=revision)}}
+    if annotations:
+        meta["annotations"] = annotations
+    return {"metadata": meta, "spec": spec}
 
 
-def _agent_container(agent: SupportAgent) -> dict[str, Any]:
+def _agent_container(agent: SupportAgent, revision: str) -> dict[str, Any]:
     template = agent.spec.template
     container: dict[str, Any] = {
         "name": names.AGENT_CONTAINER,
@@ -96,7 +87,7 @@ def _agent_container(agent: SupportAgent) -> dict[str, Any]:
         "imagePullPolicy": template.image_pull_policy,
         "args": ["serve"],
         "ports": [{"name": names.HTTP_PORT, "containerPort": template.port, "protocol": "TCP"}],
-        "env": agent_env(agent),
+        "env": agent_env(agent, revision),
     }
     if sources := env_from(agent):
         container["envFrom"] = sources
@@ -125,27 +116,32 @@ def _mounts(agent: SupportAgent) -> list[Mount]:
     mounts = [dict(CONFIG_MOUNT), dict(TMP_MOUNT), dict(DATA_MOUNT)]
     if agent.spec.model is not None:
         mounts.append({**MODELS_MOUNT, "readOnly": True} if keeps_claim(agent) else dict(MODELS_MOUNT))
+        mounts += [dict(POINTER_MOUNT)] if agent.spec.model.hot else []
     return mounts
 
 
-def _volumes(agent: SupportAgent) -> list[Volume]:
+def _volumes(agent: SupportAgent, revision: str) -> list[Volume]:
     volumes = [
-        {"name": CONFIG_VOLUME, "configMap": {"name": names.config_map(agent)}},
+        {"name": CONFIG_VOLUME, "configMap": {"name": names.config_map(agent, revision)}},
         empty_dir(TMP_VOLUME),
         empty_dir(DATA_VOLUME),
     ]
     if agent.spec.model is not None:
         volumes.append(models_volume(agent))
+        volumes += [pointer_volume(agent)] if agent.spec.model.hot else []
     return volumes
 
 
-def _spread(agent: SupportAgent) -> list[dict[str, Any]]:
-    """Users' constraints, or evenly over nodes and zones as far as that is possible; the agent's pods are counted."""
+def _spread(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """Users' constraints, or evenly over nodes and zones as far as that is possible; the revision's pods are counted.
+
+    Were those of other revisions counted too, the pods that stay after a promotion could all be on one node.
+    """
     wanted = agent.spec.template.topology_spread_constraints
     if wanted is None:
         wanted = tuple(
             TopologySpreadConstraint(max_skew=1, topology_key=key, when_unsatisfiable="ScheduleAnyway")
             for key in SPREAD_OVER
         )
-    own = {"labelSelector": {"matchLabels": selector(agent)}}
+    own = {"labelSelector": {"matchLabels": selector(agent, revision)}}
     return [own | constraint.manifest() for constraint in wanted]

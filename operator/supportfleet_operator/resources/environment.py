@@ -5,21 +5,27 @@ The names here and those in ``api.environment.RESERVED_ENV`` are the same set: w
 
 from typing import Any, Final
 
-from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api import Artifact, SupportAgent
 from supportfleet_operator.resources import names
 
 MODEL_DIR: Final = "/models"
 CONFIG_DIR: Final = "/etc/supportfleet"
+POINTER_DIR: Final = "/etc/supportfleet-model"
+"""Where the ConfigMap of a hot model is mounted, as a folder: a single file of it would never change."""
 
 AWS_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Keys of the credentials' Secret, and the variables that they become."""
 
 
-def agent_env(agent: SupportAgent) -> list[dict[str, Any]]:
-    """Variables of the agent's container. Users' own come last, so that they can refer to the others."""
+def agent_env(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """Variables of the agent's container. Users' own come last, so that they can refer to the others.
+
+    The runtime names its queue by the revision: a message is worked by the revision that it was sent to.
+    """
     return [
         {"name": "API_PORT", "value": str(agent.spec.template.port)},
         *_identity(agent),
+        {"name": "AGENT_REVISION", "value": revision},
         {"name": "CONFIG_FILE", "value": names.CONFIG_FILE},
         {"name": "CONFIG_DIR", "value": CONFIG_DIR},
         *_model(agent),
@@ -31,7 +37,24 @@ def agent_env(agent: SupportAgent) -> list[dict[str, Any]]:
 
 def sync_env(agent: SupportAgent) -> list[dict[str, Any]]:
     """Variables of the model sync: the model, its storage, and users' own, such as those of a proxy."""
-    return [*_identity(agent), *_model(agent), *_storage(agent), *_own(agent)]
+    return [*_identity(agent), *_artifact(agent), *_storage(agent), *_own(agent)]
+
+
+def channel_env(agent: SupportAgent) -> list[dict[str, Any]]:
+    """Variables of the look at the channel: the bucket, and users' own."""
+    model = agent.spec.model
+    if model is None or model.channel is None:
+        raise ValueError(f"{agent.metadata.name} follows no channel")
+    pointer = [{"name": "MODEL_BUCKET", "value": model.uri}, {"name": "MODEL_CHANNEL", "value": model.channel}]
+    return [*_identity(agent), *pointer, *_storage(agent), *_own(agent)]
+
+
+def artifact_of(agent: SupportAgent) -> Artifact:
+    """The artifact that the agent runs on; an agent that has none, or a channel alone, can't be asked."""
+    artifact = agent.spec.model.artifact if agent.spec.model is not None else None
+    if artifact is None:
+        raise ValueError(f"{agent.metadata.name} names no model artifact: is its channel not resolved yet?")
+    return artifact
 
 
 def env_from(agent: SupportAgent) -> list[dict[str, Any]]:
@@ -48,19 +71,33 @@ def _identity(agent: SupportAgent) -> list[dict[str, Any]]:
 
 
 def _model(agent: SupportAgent) -> list[dict[str, Any]]:
+    """The model, for the agent: by a file that changes, and with what it takes to fetch the next one, where it is hot.
+
+    Any other agent has neither: it reads the files that were synced, and another model is another pod.
+    """
     model = agent.spec.model
     if model is None:
         return []
+    if not model.hot:
+        return _artifact(agent)
+    pointer = {"name": "MODEL_FILE", "value": f"{POINTER_DIR}/{names.MODEL_FILE}"}
+    return [pointer, {"name": "MODEL_DIR", "value": MODEL_DIR}, *_storage(agent)]
+
+
+def _artifact(agent: SupportAgent) -> list[dict[str, Any]]:
+    if agent.spec.model is None:
+        return []
+    artifact = artifact_of(agent)
     return [
-        {"name": "MODEL_BUCKET", "value": model.uri},
-        {"name": "MODEL_VERSION", "value": model.version},
-        {"name": "MODEL_DIGEST", "value": model.digest},
+        {"name": "MODEL_BUCKET", "value": artifact.uri},
+        {"name": "MODEL_VERSION", "value": artifact.version},
+        {"name": "MODEL_DIGEST", "value": artifact.digest},
         {"name": "MODEL_DIR", "value": MODEL_DIR},
     ]
 
 
 def _storage(agent: SupportAgent) -> list[dict[str, Any]]:
-    """Where the bucket is and who may read it: for the sync alone, since the agent reads the synced files."""
+    """Where the bucket is and who may read it."""
     model = agent.spec.model
     if model is None:
         return []

@@ -1,4 +1,4 @@
-"""The autoscaler of an agent."""
+"""The autoscaler of one revision of an agent: it scales that revision's Deployment, and can't see any other."""
 
 from typing import Any
 
@@ -7,17 +7,18 @@ from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata
 
 
-def autoscaler(agent: SupportAgent) -> dict[str, Any] | None:
-    """The HorizontalPodAutoscaler; none without ``spec.autoscaling`` and none for a suspended agent.
+def autoscaler(agent: SupportAgent, revision: str, min_replicas: int) -> dict[str, Any]:
+    """The HorizontalPodAutoscaler, from as many pods as the revision's traffic needs now.
 
     ``targetQueueDepth`` is not rendered: a metric that nobody serves would stop the autoscaler from scaling down.
     """
     wanted = agent.spec.autoscaling
-    if wanted is None or agent.spec.suspend:
-        return None
+    if wanted is None:
+        raise ValueError(f"{agent.metadata.name} has no autoscaling to render")
+    name = names.of_revision(agent, revision)
     spec: dict[str, Any] = {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": names.agent_name(agent)},
-        "minReplicas": wanted.min_replicas,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicas": min_replicas,
         "maxReplicas": wanted.max_replicas,
         "metrics": [
             {
@@ -34,6 +35,6 @@ def autoscaler(agent: SupportAgent) -> dict[str, Any] | None:
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": metadata(agent, names.agent_name(agent)),
+        "metadata": metadata(agent, name, revision=revision),
         "spec": spec,
     }

@@ -9,6 +9,8 @@ FIELD_MANAGER: Final = "supportfleet-operator"
 
 AGENT: Final = f"{GROUP}/agent"
 """Label of every child: the name of its agent. Watches select by it."""
+REVISION: Final = f"{GROUP}/revision"
+"""Label of pods and of what belongs to one revision: its name."""
 NAME: Final = "app.kubernetes.io/name"
 INSTANCE: Final = "app.kubernetes.io/instance"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
@@ -17,29 +19,30 @@ COMPONENT: Final = "app.kubernetes.io/component"
 APP_NAME: Final = "supportagent"
 MANAGER_NAME: Final = "supportfleet"
 
-CONFIG_HASH: Final = f"{GROUP}/config-hash"
-"""Annotation of pods: the hash of agent_config.json, so that a change of it replaces them."""
 MODEL_DIGEST: Final = f"{GROUP}/model-digest"
 """Annotation of pods and of the sync Job: the artifact that they must run on."""
 
-Component = Literal["agent", "model-sync"]
-"""agent: pods that answer customers, and what serves them. model-sync: what fetches the model."""
+Component = Literal["agent", "model-sync", "model-channel"]
+"""agent: pods that answer customers, and what serves them. model-sync: what fetches the model. model-channel: what asks
+which one."""
 
 
-def labels(agent: SupportAgent, component: Component = "agent") -> dict[str, str]:
-    """Labels of a child."""
+def labels(agent: SupportAgent, component: Component = "agent", revision: str | None = None) -> dict[str, str]:
+    """Labels of a child; with a revision those of a child of that revision alone."""
     return {
         NAME: APP_NAME,
         INSTANCE: agent.metadata.name,
         MANAGED_BY: MANAGER_NAME,
         COMPONENT: component,
         AGENT: agent.metadata.name,
+        **({REVISION: revision} if revision else {}),
     }
 
 
-def selector(agent: SupportAgent) -> dict[str, str]:
-    """What chooses the pods that answer customers, and never those of the model sync. It can't change later."""
-    return {COMPONENT: "agent", AGENT: agent.metadata.name}
+def selector(agent: SupportAgent, revision: str | None = None) -> dict[str, str]:
+    """What chooses the pods that answer customers, of one revision or of all, and never those of the model sync."""
+    own = {COMPONENT: "agent", AGENT: agent.metadata.name}
+    return own | {REVISION: revision} if revision else own
 
 
 def selector_text(agent: SupportAgent) -> str:
@@ -52,12 +55,13 @@ def metadata(
     name: str,
     component: Component = "agent",
     annotations: dict[str, str] | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Metadata of a child: deleted with its agent, and found by its labels."""
     meta: dict[str, Any] = {
         "name": name,
         "namespace": agent.metadata.namespace,
-        "labels": labels(agent, component),
+        "labels": labels(agent, component, revision),
         "ownerReferences": [owner_reference(agent)],
     }
     if annotations:

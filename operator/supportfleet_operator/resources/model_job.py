@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.resources import names
+from supportfleet_operator.resources.environment import artifact_of
 from supportfleet_operator.resources.labels import MODEL_DIGEST, labels, metadata
 from supportfleet_operator.resources.pods import (
     TMP_VOLUME,
@@ -30,18 +31,18 @@ RESOURCES: Final = {
 
 
 def model_job(agent: SupportAgent) -> dict[str, Any] | None:
-    """The Job; none without a model, and none while the agent is suspended, which must not wait for one.
+    """The Job; none without a model. Revisions that differ in nothing that it depends on share it.
 
-    It has no TTL: a finished Job is the proof that the artifact was verified, and goes when another supersedes it.
+    It has no TTL: a finished Job is the proof that the artifact was verified, and goes when no revision needs it.
     """
-    model = agent.spec.model
-    if model is None or agent.spec.suspend:
+    if agent.spec.model is None:
         return None
+    digest = artifact_of(agent).digest
     spec = _spec(agent)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": metadata(agent, names.model_job(agent, spec), "model-sync", {MODEL_DIGEST: model.digest}),
+        "metadata": metadata(agent, names.model_job(agent, spec), "model-sync", {MODEL_DIGEST: digest}),
         "spec": spec,
     }
 

@@ -9,25 +9,43 @@ from supportfleet_operator.api import SupportAgent
 AGENT_CONTAINER: Final = "agent"
 SYNC_CONTAINER: Final = "sync-model"
 """The init container of the agent's pods, and the container of the sync Job."""
+CHANNEL_CONTAINER: Final = "resolve-channel"
 HTTP_PORT: Final = "http"
 CONFIG_FILE: Final = "agent_config.json"
+MODEL_FILE: Final = "model.json"
 
 HASH_LENGTH: Final = 10
+REVISION_LENGTH: Final = 8
 
 
 def agent_name(agent: SupportAgent) -> str:
-    """Name of the Deployment, Service, ServiceAccount, autoscaler, disruption budget and network policy."""
+    """Name of what all revisions share: Service, ServiceAccount, disruption budget, network policy, routes."""
     return agent.metadata.name
 
 
-def config_map(agent: SupportAgent) -> str:
-    """Name of the ConfigMap with agent_config.json."""
-    return f"{agent.metadata.name}-config"
+def of_revision(agent: SupportAgent, revision: str) -> str:
+    """Name of a revision's Deployment, Services, autoscaler, DestinationRule and ControllerRevision."""
+    return f"{agent.metadata.name}-{revision}"
+
+
+def config_map(agent: SupportAgent, revision: str) -> str:
+    """Name of the ConfigMap with a revision's agent_config.json."""
+    return f"{of_revision(agent, revision)}-config"
 
 
 def model_claim(agent: SupportAgent) -> str:
     """Name of the claim that keeps models, where the agent has one of its own."""
     return f"{agent.metadata.name}-models"
+
+
+def model_pointer(agent: SupportAgent) -> str:
+    """Name of the ConfigMap that tells pods which model to load, where it reloads hot."""
+    return f"{agent.metadata.name}-model"
+
+
+def channel_job(agent: SupportAgent, number: int) -> str:
+    """Name of the Job that asks for the nth time where the agent's channel points."""
+    return f"{agent.metadata.name}-channel-{number}"
 
 
 def model_job(agent: SupportAgent, spec: dict[str, Any]) -> str:

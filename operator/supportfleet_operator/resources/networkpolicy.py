@@ -1,5 +1,6 @@
 """The network policy of an agent's pods."""
 
+from copy import deepcopy
 from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
@@ -10,6 +11,12 @@ NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 """The API server sets this label on every namespace."""
 
 DNS_PORT: Final = 53
+
+OPERATOR: Final[dict[str, Any]] = {
+    "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: "supportfleet-system"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "supportfleet-operator"}},
+}
+"""The operator's pods, as manifests/ installs them."""
 
 
 def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
@@ -44,7 +51,7 @@ def _dns() -> dict[str, Any]:
 
 
 def _ingress(agent: SupportAgent) -> dict[str, Any]:
-    """Who may send requests; a rule with no ``from`` lets everyone."""
+    """Who may send requests; a rule with no ``from`` lets everyone. The operator reads figures, where it needs any."""
     wanted = agent.spec.network_policy
     ports = [{"protocol": "TCP", "port": names.HTTP_PORT}]
     if agent.spec.service.type != "ClusterIP" and wanted.allow_from is None:
@@ -53,5 +60,8 @@ def _ingress(agent: SupportAgent) -> dict[str, Any]:
     if wanted.allow_from_namespaces:
         chosen = {"key": NAMESPACE_NAME, "operator": "In", "values": list(wanted.allow_from_namespaces)}
         peers.append({"namespaceSelector": {"matchExpressions": [chosen]}})
+    model = agent.spec.model
+    if agent.spec.rollout.analysis is not None or (model is not None and model.hot):
+        peers.append(deepcopy(OPERATOR))
     peers += [peer.manifest() for peer in wanted.allow_from or ()]
     return {"from": peers, "ports": ports}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.api.model import CLAIM
 from supportfleet_operator.resources import names
-from supportfleet_operator.resources.environment import CONFIG_DIR, MODEL_DIR, env_from, sync_env
+from supportfleet_operator.resources.environment import CONFIG_DIR, MODEL_DIR, POINTER_DIR, env_from, sync_env
 
 NON_ROOT: Final = 65532
 """User and group of the images."""
@@ -18,6 +18,7 @@ DATA_DIR: Final = "/var/lib/supportfleet"
 CONFIG_VOLUME: Final = "config"
 DATA_VOLUME: Final = "data"
 MODELS_VOLUME: Final = "models"
+POINTER_VOLUME: Final = "model-pointer"
 TMP_VOLUME: Final = "tmp"
 
 Mount = dict[str, Any]
@@ -25,6 +26,7 @@ Volume = dict[str, Any]
 
 TMP_MOUNT: Final[Mount] = {"name": TMP_VOLUME, "mountPath": "/tmp"}  # noqa: S108 - the container's own, an emptyDir
 MODELS_MOUNT: Final[Mount] = {"name": MODELS_VOLUME, "mountPath": MODEL_DIR}
+POINTER_MOUNT: Final[Mount] = {"name": POINTER_VOLUME, "mountPath": POINTER_DIR, "readOnly": True}
 CONFIG_MOUNT: Final[Mount] = {"name": CONFIG_VOLUME, "mountPath": CONFIG_DIR, "readOnly": True}
 DATA_MOUNT: Final[Mount] = {"name": DATA_VOLUME, "mountPath": DATA_DIR}
 
@@ -112,3 +114,8 @@ def models_volume(agent: SupportAgent) -> Volume:
         return empty_dir(MODELS_VOLUME, cache.size)
     claim = cache.claim_name or names.model_claim(agent)
     return {"name": MODELS_VOLUME, "persistentVolumeClaim": {"claimName": claim}}
+
+
+def pointer_volume(agent: SupportAgent) -> Volume:
+    """The volume with the file that says which model to load."""
+    return {"name": POINTER_VOLUME, "configMap": {"name": names.model_pointer(agent)}}

@@ -146,6 +146,27 @@ def test_a_model_that_cannot_be_run_is_refused_when_loaded(trained: Path, tmp_pa
     assert "\n" not in str(refused.value)
 
 
+def test_labels_are_those_of_the_training(trained: Path, tmp_path: Path) -> None:
+    """A model whose labels were changed after its training fails its self-test, probed or not; so do wrong answers."""
+
+    def relabel(files: dict[str, bytes]) -> None:
+        files["labels.json"] = files["labels.json"].replace(b"order_status", b"order_state")
+        test = json.loads(files["selftest.json"])
+        files["selftest.json"] = json.dumps({**test, "probes": []}).encode()
+
+    def less_sure(files: dict[str, bytes]) -> None:
+        test = json.loads(files["selftest.json"])
+        test["probes"][0]["confidence"] -= 0.05
+        files["selftest.json"] = json.dumps(test).encode()
+
+    for number, change in enumerate((relabel, less_sure, content("selftest.json", b"{}"))):
+        with pytest.raises(nlu.ModelLoadError, match=r"selftest\.json") as refused:
+            nlu.load(changed(trained, tmp_path / str(number), change))
+        assert isinstance(refused.value, nlu.SelfTestError) == (number < 2)
+    with pytest.raises(nlu.ModelLoadError):
+        nlu.load(changed(trained, tmp_path / "none", content("selftest.json", b"\xff")))
+
+
 def test_a_damaged_model_is_refused(trained: Path, tmp_path: Path) -> None:
     """Nothing is loaded of a folder whose files are not what its manifest says."""
     folder = tmp_path / "damaged"

@@ -1,7 +1,8 @@
 """Claude, through the ``anthropic`` SDK.
 
 This module owns the retries (the SDK's are switched off) and one time limit that spans them all: another try is made
-only where the service says that it may help, after the pause it asks for, and only if the limit leaves room.
+only where the service says that it may help, after the pause it asks for, and only if the limit leaves room and the
+breakers let it: a service that is down is not asked again and again.
 The SDK takes a second to import and 20 MB, so only an agent with a key imports this module.
 """
 
@@ -11,7 +12,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import anthropic
 import structlog
@@ -19,6 +20,8 @@ from anthropic.types import Message
 from anthropic.types.assistant_message_param import AssistantMessageParam
 from anthropic.types.user_message_param import UserMessageParam
 
+from supportfleet_runtime.agent.guard import Guard
+from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
 from supportfleet_runtime.errors import ProviderError
 
@@ -54,16 +57,20 @@ def pause_before_retry(error: ProviderError, tries: int, left: float, chance: fl
 
 
 class ClaudeProvider:
-    """A language model that really is one."""
+    """A language model that really is one. ``spent`` is told what each call took, also where its answer is no use."""
 
     def __init__(
         self,
         settings: ClaudeSettings,
+        spent: Callable[[Usage], None],
+        guard: Guard,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
+        self._spent = spent
+        self._guard = guard
         self._sleep = sleep
         self._chance = chance
         self._client = anthropic.AsyncAnthropic(
@@ -73,15 +80,16 @@ class ClaudeProvider:
             timeout=settings.timeout,
         )
 
-    async def complete(self, prompt: Prompt) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
         """Ask, and ask again where that may help, until the time is up."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settings.timeout
+        limit = min(within, self._settings.timeout)
+        deadline = loop.time() + limit
         try:
             async with asyncio.timeout_at(deadline):
                 for tries in range(1, self._settings.retries + 2):
                     try:
-                        return await self._ask(prompt)
+                        return await self._guarded(prompt, deadline)
                     except ProviderError as error:
                         pause = pause_before_retry(error, tries, deadline - loop.time(), self._chance())
                         if pause is None or tries > self._settings.retries:
@@ -89,12 +97,29 @@ class ClaudeProvider:
                         log.info("provider_retry", reason=error.reason, tries=tries, pause=round(pause, 3))
                         await self._sleep(pause)
         except TimeoutError:
-            raise ProviderError("timeout", f"no reply within {self._settings.timeout:g} s") from None
+            raise ProviderError("timeout", f"no reply within {limit:.3g} s") from None
         raise AssertionError("the last try returns or raises")  # pragma: no cover
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _guarded(self, prompt: Prompt, deadline: float) -> Completion:
+        """Ask once, if there is leave to, and tell how it went."""
+        leave = self._guard.admit()
+        try:
+            completion = await self._ask(prompt)
+        except ProviderError as error:
+            leave.failed(error.reason)
+            raise
+        except BaseException:  # cancelled: by the deadline, which is the model's failure, or by who no longer waits
+            if asyncio.get_running_loop().time() >= deadline:
+                leave.failed("timeout")
+            else:
+                leave.dropped()
+            raise
+        leave.answered()
+        return completion
 
     async def _ask(self, prompt: Prompt) -> Completion:
         try:
@@ -110,6 +135,8 @@ class ClaudeProvider:
             raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
         except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
             raise ProviderError("malformed", type(error).__name__) from error
+        if usage := _usage(message):
+            self._spent(usage)
         return _completion(message)
 
 
@@ -157,10 +184,27 @@ def _completion(message: Message) -> Completion:
     text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
     if not text:
         raise ProviderError("empty", "the answer holds no text")
-    model = message.model if isinstance(message.model, str) else "unknown"
-    return Completion(text, model, _tokens(message.usage, "input_tokens"), _tokens(message.usage, "output_tokens"))
+    return Completion(text, _model(message))
 
 
-def _tokens(usage: object, field: Literal["input_tokens", "output_tokens"]) -> int:
+def _model(message: Message) -> str:
+    return message.model if isinstance(message.model, str) and message.model else "unknown"
+
+
+def _usage(message: object) -> Usage | None:
+    """What the service says the call took; nothing where it says nothing."""
+    usage = getattr(message, "usage", None)
+    if not isinstance(message, Message) or usage is None:
+        return None
+    return Usage(
+        _model(message),
+        _tokens(usage, "input_tokens"),
+        _tokens(usage, "output_tokens"),
+        _tokens(usage, "cache_creation_input_tokens"),
+        _tokens(usage, "cache_read_input_tokens"),
+    )
+
+
+def _tokens(usage: object, field: str) -> int:
     value = getattr(usage, field, 0)
     return value if isinstance(value, int) and value >= 0 else 0

@@ -24,19 +24,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said, and what that took."""
+    """What the model said, and which model it was."""
 
     text: str
     model: str
-    input_tokens: int = 0
-    output_tokens: int = 0
 
 
 class Provider(Protocol):
     """A language model. It owns its retries and its time limit."""
 
-    async def complete(self, prompt: Prompt) -> Completion:
-        """The reply; raises ``ProviderError`` where there is none, and nothing else."""
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+        """The reply, in so many seconds at most; raises ``ProviderError`` where there is none, and nothing else."""
         ...
 
     async def close(self) -> None:

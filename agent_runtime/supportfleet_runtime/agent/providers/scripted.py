@@ -14,7 +14,7 @@ REPLY = (
 class ScriptedProvider:
     """Always says the same."""
 
-    async def complete(self, prompt: Prompt) -> Completion:  # noqa: ARG002 - it says the same whatever is asked
+    async def complete(self, prompt: Prompt, *, within: float) -> Completion:  # noqa: ARG002 - it always says the same
         """The script."""
         return Completion(text=REPLY, model=MODEL)
 

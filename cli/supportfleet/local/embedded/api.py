@@ -39,6 +39,7 @@ RESOURCES: Mapping[str, tuple[str, bool]] = {
     "MutatingAdmissionPolicyBinding": ("mutatingadmissionpolicybindings", False),
     "CustomResourceDefinition": ("customresourcedefinitions", False),
     "Gateway": ("gateways", True),
+    "GatewayClass": ("gatewayclasses", False),
 }
 
 

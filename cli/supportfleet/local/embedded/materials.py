@@ -10,8 +10,9 @@ from supportfleet.local.progress import Progress
 
 # Images that a node itself needs: the sandbox of every pod, and a shell for the helper pods of volumes.
 NODE_IMAGES = ("pause", "base")
-# Where Istio publishes its custom resource definitions.
+# Where custom resource definitions are published: Istio's, and those of the Gateway API that this Istio knows.
 ISTIO_API = "istio.io/api"
+GATEWAY_API = "sigs.k8s.io/gateway-api"
 PROJECT_IMAGES = ("operator", "agent")
 
 
@@ -31,5 +32,6 @@ async def gather(wanted: Iterable[str], *, istio: bool, assume_yes: bool, progre
     programs, archives = await together(
         binaries.ensure(groups, progress=progress), images.build(list(wanted), progress=progress)
     )
-    sources = {ISTIO_API: await binaries.module_dir("istio", ISTIO_API, progress=progress)} if istio else {}
+    published = (ISTIO_API, GATEWAY_API) if istio else ()
+    sources = {name: await binaries.module_dir("istio", name, progress=progress) for name in published}
     return Materials(programs, archives, sources)

@@ -12,7 +12,7 @@ REASON: Final = "InsufficientReplicas"
 
 def check(view: View) -> Finding | None:
     """Ready pods against the fixed number, or against the autoscaler's minimum."""
-    deployment = view.observed.deployment
+    deployment = view.deployment
     if deployment is None:
         return None
     available = (deployment.get("status") or {}).get("availableReplicas", 0)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.reconcile.policies.base import ChildProblem, Finding, View
 
 RECHECK: Final = 60.0
@@ -38,7 +39,7 @@ _OTHERS: Final = (
 
 def check(view: View) -> Finding | None:
     """The first problem of the round, and how many more there are."""
-    problems = [*view.problems, *settled_conflicts(view)]
+    problems = [one for one in (*view.problems, *settled_conflicts(view)) if _concerns(view, one)]
     if not problems:
         return None
     first = problems[0]
@@ -47,13 +48,23 @@ def check(view: View) -> Finding | None:
     return Finding(first.kind, first.message + more, stalled=not waits, recheck=SOON if waits else RECHECK)
 
 
+def _concerns(view: View, problem: ChildProblem) -> bool:
+    manifest = view.rendered.manifests.get(problem.ref) if view.rendered else None
+    return manifest is None or view.concerns(manifest)
+
+
 def settled_conflicts(view: View) -> list[ChildProblem]:
     """Fields that other managers held at the last write, as far as this round did not write again."""
     fresh = {problem.ref for problem in view.problems}
+    return [problem for problem in settled(view.observed) if problem.ref not in fresh]
+
+
+def settled(observed: Observed) -> list[ChildProblem]:
+    """Fields that other managers held at the last write of each child."""
     found = []
-    for ref, child in view.observed.children.items():
-        settlement = view.observed.settlements.get(child["metadata"]["uid"])
-        if ref not in fresh and settlement is not None and settlement.holders:
+    for ref, child in observed.children.items():
+        settlement = observed.settlements.get(child["metadata"]["uid"])
+        if settlement is not None and settlement.holders:
             found.append(conflict(ref, [(holder.manager, holder.field) for holder in settlement.holders]))
     return found
 

@@ -19,7 +19,7 @@ _NOT_STARTED: Final = ("CreateContainerConfigError", "CreateContainerError", "Ru
 
 def check(view: View) -> Finding | None:
     """What the failing container said last."""
-    found = next(pods.waiting(view.observed.agent_pods, (_BACK_OFF, *_NOT_STARTED)), None)
+    found = next(pods.waiting(view.agent_pods, (_BACK_OFF, *_NOT_STARTED)), None)
     if found is None:
         return None
     if found.reason in _NOT_STARTED:

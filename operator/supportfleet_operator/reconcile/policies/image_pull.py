@@ -21,7 +21,7 @@ REASONS: Final = (
 
 def check(view: View) -> Finding | None:
     """A pod of the agent or of its model sync waits for its image; the kubelet goes on trying by itself."""
-    failed = next(pods.waiting(view.observed.pods, REASONS), None)
+    failed = next(pods.waiting(view.pods, REASONS), None)
     if failed is None:
         return None
     image = view.spec.template.image

@@ -41,7 +41,7 @@ def _from_pods(view: View) -> Iterator[Missing]:
     if view.observed.desired is None:
         return
     known = references(view.observed.desired.agent)
-    for container in pods.waiting(view.observed.pods, [CONFIG_ERROR]):
+    for container in pods.waiting(view.pods, [CONFIG_ERROR]):
         for pattern in (_NOT_FOUND, _NO_KEY):
             if said := pattern.search(container.message):
                 yield from _named(known, **said.groupdict())

@@ -30,6 +30,11 @@ REMEDIES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "CacheNotWritable": ("spec.model.cache", "the volume cannot be written: see its access mode, size and permissions"),
     "InvalidSettings": ("spec.model", "the sync cannot use these settings: correct what the message names"),
+    "LoadFailed": ("spec.model", "pods cannot load the model: publish one that they can, or go back to another"),
+    "SelfTestFailed": (
+        "spec.model",
+        "the model does not give the answers that it was published with: publish another, or go back to another",
+    ),
     "OutOfMemory": ("spec.model", "the model sync was killed for memory: the artifact is larger than it can verify"),
 }
 """Reason to field and remedy."""

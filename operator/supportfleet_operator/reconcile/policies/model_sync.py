@@ -1,6 +1,6 @@
 """The gate before the pods: the model Job of the desired digest must have succeeded.
 
-Until it has, the Deployment and the ConfigMap stay as they are, so that what ran before keeps serving. A failed Job is
+Until it has, the revision's Deployment stays as it is, so that what ran before keeps serving. A failed Job is
 deleted and made again, since the trouble may lie outside: a bucket that is created later, a Secret that is corrected, a
 version that is published again. The wait between tries grows with how long it has been failing, which the condition's
 lastTransitionTime tells, so nothing has to be remembered.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from supportfleet_operator.api import MODEL_SYNCED
+from supportfleet_operator.api.model import Model
 from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.observe import Observed
 from supportfleet_operator.reconcile.policies import pods
@@ -23,6 +24,11 @@ from supportfleet_operator.reconcile.policies.model_reasons import CONTENT, UNKN
 NOT_READY: Final = "ModelNotReady"
 DOWNLOADING: Final = "Downloading"
 SYNCED: Final = "Synced"
+RESOLVING: Final = "ResolvingChannel"
+RELOADING: Final = "Reloading"
+RELOAD_FAILED: Final = "ReloadFailed"
+UNDER_WAY: Final = frozenset({RESOLVING, DOWNLOADING, RELOADING})
+"""Reasons for which nobody has to do anything."""
 NO_POD: Final = "JobNotStarted"
 
 SOONEST: Final = 10.0
@@ -50,11 +56,14 @@ class Gate:
         """Whether pods may run on the desired model."""
         return self.state in {"NotNeeded", "Synced"}
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the sync failed and is to be tried again now."""
+        return self.state == "Failed" and self.retry_in is not None and self.retry_in <= 0
 
-def gate(observed: Observed, now: dt.datetime) -> Gate:
-    """Where the model stands, from the Job and its pods."""
-    assert observed.desired is not None  # noqa: S101 - there is no gate without a valid spec
-    wanted, model = observed.desired.children.model_job, observed.desired.agent.spec.model
+
+def gate(observed: Observed, wanted: Manifest | None, model: Model | None, now: dt.datetime) -> Gate:
+    """Where a revision's model stands, from its Job and the Job's pods."""
     if wanted is None or model is None:
         return Gate("NotNeeded")
     job = observed.child(wanted)
@@ -69,17 +78,21 @@ def gate(observed: Observed, now: dt.datetime) -> Gate:
         return Gate("Failed", reason, message, _retry_in(observed, reason, ended, now))
     if failure is not None:
         return Gate("Running", *failure)
-    return _running(observed, job, model.version, now)
+    return _running(observed, job, model.version or "", now)
 
 
 def check(view: View) -> Finding | None:
     """The model is not verified (yet)."""
-    found = gate(view.observed, view.now)
-    if found.is_open:
+    found = view.gate
+    if found is None or found.is_open:
         return None
+    if found.reason == RELOADING and not _is_serving(view.observed):
+        return None  # what keeps pods from getting ready is of more interest
     serving = "; the pods of before keep serving" if _is_serving(view.observed) else ""
+    if found.reason in {RELOADING, RELOAD_FAILED}:
+        serving = "; pods go on with the model that they have"
     again = max(1.0, found.retry_in) if found.retry_in is not None else None
-    if found.reason == DOWNLOADING:
+    if found.reason in UNDER_WAY:
         return Finding(NOT_READY, found.message + serving, stalled=False, recheck=again)
     stalled = found.state == "Failed" or found.stuck
     return Finding(NOT_READY, f"{found.reason}: {found.message}{serving}", stalled=stalled, recheck=again)
@@ -109,7 +122,7 @@ def _is_true(job: Mapping[str, Any], kind: str) -> bool:
 
 
 def _is_serving(observed: Observed) -> bool:
-    return bool(((observed.deployment or {}).get("status") or {}).get("readyReplicas"))
+    return any((one.get("status") or {}).get("readyReplicas") for one in observed.deployments.values())
 
 
 def _failure(observed: Observed, job: Manifest) -> tuple[str, str] | None:

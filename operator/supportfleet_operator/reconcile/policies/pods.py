@@ -58,7 +58,7 @@ def waiting(pods: Iterable[Mapping[str, Any]], reasons: Iterable[str]) -> Iterat
 
 def unready_hint(view: View) -> str:
     """Where to look when a pod runs and does not become ready; empty while there is none."""
-    for pod in view.observed.agent_pods:
+    for pod in view.agent_pods:
         ready = condition(pod, "Ready")
         runs = (pod.get("status") or {}).get("phase") == "Running"
         if (

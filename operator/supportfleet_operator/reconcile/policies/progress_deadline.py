@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from supportfleet_operator.reconcile.observe import revision_of
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition
 from supportfleet_operator.reconcile.policies.rollout import is_outdated
 
@@ -12,7 +13,7 @@ REASON: Final = "ProgressDeadlineExceeded"
 
 def check(view: View) -> Finding | None:
     """The Deployment's own verdict, unless it is about the spec of before."""
-    deployment = view.observed.deployment
+    deployment = view.newest
     progressing = condition(deployment, "Progressing")
     if deployment is None or is_outdated(deployment) or progressing is None or progressing.get("reason") != REASON:
         return None
@@ -20,5 +21,6 @@ def check(view: View) -> Finding | None:
     return Finding(
         REASON,
         "new pods did not become ready in time: see why with "
-        f"`kubectl describe pods -l supportfleet.dev/agent={name}` and `kubectl logs deployment/{name}`",
+        f"`kubectl describe pods -l supportfleet.dev/revision={revision_of(deployment)}` and "
+        f"`kubectl logs deployment/{name}`",
     )

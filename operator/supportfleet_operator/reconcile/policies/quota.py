@@ -32,9 +32,11 @@ _CAUSES: Final = (
 
 
 def check(view: View) -> Finding | None:
-    """What the Deployment's controller was told when it created pods."""
-    failure = condition(view.observed.deployment, "ReplicaFailure")
-    if failure is None or failure["status"] != "True":
+    """What a Deployment's controller was told when it created pods."""
+    deployments = (one for one in view.observed.deployments.values() if view.concerns(one))
+    failures = (condition(one, "ReplicaFailure") for one in deployments)
+    failure = next((one for one in failures if one is not None and one["status"] == "True"), None)
+    if failure is None:
         return None
     message = str(failure.get("message", ""))
     for pattern, reason, remedy in _CAUSES:

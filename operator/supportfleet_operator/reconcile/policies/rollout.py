@@ -1,12 +1,13 @@
-"""The pods are still being replaced by those of the desired spec."""
+"""The revision that the spec describes is not yet the one that serves, or its pods are still coming."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.reconcile.policies.base import Finding, View, condition, was_ready
+from supportfleet_operator.reconcile.policies.base import IDLE, Finding, View, condition, was_ready
 from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
+from supportfleet_operator.rollout.reasons import PROGRESS_DEADLINE_EXCEEDED
 
 REASON: Final = "Progressing"
 COMPLETED: Final = "NewReplicaSetAvailable"
@@ -14,8 +15,13 @@ COMPLETED: Final = "NewReplicaSetAvailable"
 
 
 def check(view: View) -> Finding | None:
-    """How far the Deployment is."""
-    deployment = view.observed.deployment
+    """How far the rollout is, and after it the Deployment."""
+    state = view.decision.state if view.decision else None
+    if state is not None and state.stable is not None and (state.phase != IDLE or state.stable != _target(view)):
+        return Finding(state.reason or REASON, state.message or f"the rollout is {state.phase}", stalled=False)
+    if state is not None and state.stable is None and state.reason == PROGRESS_DEADLINE_EXCEEDED:
+        return Finding(state.reason, state.message)
+    deployment = view.newest
     if deployment is None:
         return Finding(REASON, "the Deployment is being created", stalled=False)
     if is_outdated(deployment) and was_ready(view.observed.agent):
@@ -30,6 +36,10 @@ def check(view: View) -> Finding | None:
     wanted = deployment["spec"].get("replicas", 1)
     message = f"{updated} of {wanted} pods are as the spec says now, and {available} pods are ready"
     return Finding(REASON, message + unready_hint(view), stalled=False, recheck=SLOW)
+
+
+def _target(view: View) -> str | None:
+    return view.observed.desired.revision if view.observed.desired else None
 
 
 def is_outdated(deployment: Mapping[str, Any]) -> bool:

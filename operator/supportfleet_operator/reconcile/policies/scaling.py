@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from supportfleet_operator.cluster.resources import AUTOSCALERS
 from supportfleet_operator.reconcile.policies.base import View, condition
 from supportfleet_operator.reconcile.policies.pods import shorten
 
@@ -29,7 +30,7 @@ def check(view: View) -> Scaling | None:
     if wanted is None or view.spec.suspend:
         return None
     suffix = QUEUE_DEPTH if wanted.target_queue_depth is not None else ""
-    active = condition(view.observed.autoscaler, "ScalingActive")
+    active = condition(view.observed.of_revision(AUTOSCALERS.kind, view.serving), "ScalingActive")
     if active is None:
         return Scaling("Unknown", PENDING, "the autoscaler has not looked at the pods yet" + suffix)
     if active["status"] == "True":

@@ -36,7 +36,7 @@ def check(view: View) -> Finding | None:
     """The pod that has waited longest for a node."""
     refused = [
         found
-        for pod in view.observed.pods
+        for pod in view.pods
         if (found := condition(pod, "PodScheduled")) is not None
         and found["status"] == "False"
         and found.get("reason") == "Unschedulable"

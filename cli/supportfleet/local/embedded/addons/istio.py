@@ -1,5 +1,7 @@
 """Istio, for --istio: istiod beside the control plane, and a gateway that takes traffic in (ingress.py).
 
+Routes are VirtualServices or, by the Gateway API, HTTPRoutes (gateway_api.py).
+
 Stock Envoy lacks Istio's own filters, and nothing here hands out certificates, so what needs either (automatic mutual
 TLS, sidecars, the injector) is off: routing is what this is for.
 """
@@ -13,7 +15,7 @@ from typing import Any
 import yaml
 
 from supportfleet.local.embedded import files
-from supportfleet.local.embedded.addons import ingress
+from supportfleet.local.embedded.addons import gateway_api, ingress
 from supportfleet.local.embedded.addons.base import (
     Addon,
     Port,
@@ -25,6 +27,7 @@ from supportfleet.local.embedded.addons.base import (
 from supportfleet.local.embedded.api import Api, Manifest
 from supportfleet.local.embedded.context import Context
 from supportfleet.local.embedded.daemons import Daemon
+from supportfleet.local.embedded.materials import GATEWAY_API, ISTIO_API
 
 USER = "supportfleet:istiod"
 NAMESPACE = ingress.NAMESPACE
@@ -39,7 +42,7 @@ ENVIRONMENT = {
     "ENABLE_CA_SERVER": "false",
     "PILOT_ENABLE_ALPN_FILTER": "false",
     "PILOT_ENABLE_METADATA_EXCHANGE": "false",
-    "PILOT_ENABLE_GATEWAY_API": "false",
+    **gateway_api.ENVIRONMENT,
     "VALIDATION_WEBHOOK_CONFIG_NAME": "",
 }
 MESH = {"enableAutoMtls": False, "enablePrometheusMerge": False, "rootNamespace": NAMESPACE}
@@ -68,25 +71,29 @@ RULES: tuple[Rule, ...] = (
     (("coordination.k8s.io",), ("leases",), (*_LOOK, "create", "update")),
     (("authentication.k8s.io",), ("tokenreviews",), ("create",)),
     (("authorization.k8s.io",), ("subjectaccessreviews",), ("create",)),
+    *gateway_api.RULES,
 )
 
 
 async def prepare(context: Context) -> None:
-    """Keep Istio's custom resource definitions in a form that is quickly read."""
-    source = context.sources["istio.io/api"] / DEFINITIONS
+    """Keep the custom resource definitions in a form that is quickly read."""
+    sources = [context.sources[ISTIO_API] / DEFINITIONS, *gateway_api.definition_files(context.sources[GATEWAY_API])]
     kept = _definitions_file(context)
     if not kept.exists():
-        await asyncio.to_thread(_convert, source, kept)
+        await asyncio.to_thread(_convert, sources, kept)
 
 
-def _convert(source: Path, target: Path) -> None:
-    documents = yaml.load_all(source.read_text(), Loader=yaml.CSafeLoader)
-    files.write(target, json.dumps([document for document in documents if document]))
+def _convert(sources: Sequence[Path], target: Path) -> None:
+    documents = [
+        document for source in sources for document in yaml.load_all(source.read_text(), Loader=yaml.CSafeLoader)
+    ]
+    kept = [document for document in documents if document and document["kind"] == "CustomResourceDefinition"]
+    files.write(target, json.dumps(kept))
 
 
 def _definitions_file(context: Context) -> Path:
-    version = context.sources["istio.io/api"].name
-    return context.layout.etc / f"istio-definitions-{version}.json"
+    versions = "-".join(context.sources[name].name for name in (ISTIO_API, GATEWAY_API))
+    return context.layout.etc / f"istio-definitions-{versions}.json"
 
 
 def manifests(context: Context) -> Sequence[Manifest]:
@@ -120,7 +127,7 @@ def daemons(context: Context) -> Sequence[Daemon]:
 
 
 async def ready(_context: Context, api: Api) -> bool:
-    """Whether the gateway serves; then there is a Gateway object that routes can name."""
+    """Whether the gateway serves; then there are Gateway objects that routes can name."""
     where = f"namespaces/{NAMESPACE}"
     found = await api.get(f"/apis/apps/v1/{where}/deployments/{ingress.NAME}") or {}
     if not found.get("status", {}).get("availableReplicas"):
@@ -134,13 +141,15 @@ async def ready(_context: Context, api: Api) -> bool:
             "spec": {"selector": {"istio": ingress.LABELS["istio"]}, "servers": servers},
         }
     )
+    for manifest in gateway_api.manifests():
+        await api.apply(manifest)
     return True
 
 
 def facts(context: Context) -> Mapping[str, Any]:
-    """Where traffic goes in, and the Gateway that a VirtualService names."""
-    endpoint = f"http://{ingress.address(context)}"
-    return {"ingress": {"endpoint": endpoint, "gateway": f"{NAMESPACE}/{GATEWAY}"}}
+    """Where traffic goes in, and the Gateways that a VirtualService and an HTTPRoute name."""
+    gateways = {"gateway": f"{NAMESPACE}/{GATEWAY}", "gatewayAPI": f"{NAMESPACE}/{gateway_api.GATEWAY}"}
+    return {"ingress": {"endpoint": f"http://{ingress.address(context)}", **gateways}}
 
 
 def wanted(context: Context) -> bool:

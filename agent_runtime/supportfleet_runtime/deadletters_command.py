@@ -1,0 +1,93 @@
+"""The command ``deadletters``: list the messages that were given up, or have them worked again.
+
+What customers wrote is not shown: ``GET /v1/conversations/{id}`` does that, for whoever may see it. Exit codes: 0 done,
+1 some of the named messages are no dead letters, 3 the database is out of reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Final
+
+import orjson
+
+from supportfleet_runtime import config
+from supportfleet_runtime.app import database_url
+from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.queue.deadletters import DeadLetter, DeadLetters
+from supportfleet_runtime.storage.database import Database
+
+OK, UNKNOWN, UNREACHABLE = 0, 1, 3
+LIMIT: Final = 100
+MOST: Final = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add its own arguments."""
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = commands.add_parser("list", help="show the latest, the newest first")
+    listing.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+    listing.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    replaying = commands.add_parser(
+        "replay", help="have them worked again; the new reply takes the generic one's place"
+    )
+    chosen = replaying.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("task_ids", nargs="*", default=[], metavar="TASK_ID", help="those of these tasks")
+    chosen.add_argument("--all", action="store_true", help=f"all, up to {MOST}")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; the exit code."""
+    settings = config.load(os.environ).settings
+
+    async def work() -> int:
+        database = Database(database_url(settings), pool=2, timeout=settings.db_timeout)
+        letters = DeadLetters(database, settings.scope, now=lambda: datetime.now(UTC))
+        try:
+            if arguments.action == "list":
+                return _show(await letters.latest(arguments.limit), arguments.output)
+            return await _replay(letters, None if arguments.all else arguments.task_ids)
+        except StorageUnavailableError as error:
+            sys.stderr.write(f"{error}\n")
+            return UNREACHABLE
+        finally:
+            await database.close()
+
+    return asyncio.run(work())
+
+
+async def _replay(letters: DeadLetters, named: Sequence[str] | None) -> int:
+    ids = [letter.task_id for letter in await letters.latest(MOST)] if named is None else list(named)
+    replayed = await letters.replay(ids)
+    for id_ in ids:
+        sys.stdout.write(f"{id_} {'replayed' if id_ in replayed else 'is no dead letter of this agent'}\n")
+    return OK if len(replayed) == len(set(ids)) else UNKNOWN
+
+
+def _show(letters: Sequence[DeadLetter], output: str) -> int:
+    if output == "json":
+        sys.stdout.write(
+            orjson.dumps([asdict(letter) for letter in letters], option=orjson.OPT_INDENT_2).decode() + "\n"
+        )
+        return OK
+    rows = [("TASK", "CONVERSATION", "TURN", "TRIES", "ERROR", "DIED")]
+    for one in letters:
+        died = one.died_at.isoformat(timespec="seconds") if one.died_at else "-"
+        rows.append((one.task_id, one.conversation_id, str(one.turn), str(one.tries), one.error or "-", died))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    return OK
+
+
+def _number(given: str) -> int:
+    number = int(given)
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"it is not from 1 to {MOST}")
+    return number

@@ -1,0 +1,62 @@
+"""The language models of an agent, as they are configured: the rungs of its ladder, each behind its breakers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from supportfleet_runtime.agent.breaker import CircuitBreaker, State
+from supportfleet_runtime.agent.guard import Guard
+from supportfleet_runtime.agent.ladder import BEST, FALLBACK_MODEL, AnswerCache, Ladder, Rung
+from supportfleet_runtime.agent.pricing import Usage
+from supportfleet_runtime.agent.providers import Provider
+from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
+from supportfleet_runtime.config import Settings
+from supportfleet_runtime.observability.metrics import Metrics
+
+log = structlog.get_logger()
+
+SERVICE = "messages-api"
+"""The dependency that all models of the Messages API share."""
+
+
+def make_ladder(settings: Settings, metrics: Metrics, spent: Callable[[Usage], None]) -> Ladder:
+    """Claude, its fallback model and earlier answers, where they are configured; else the script."""
+    if not settings.uses_claude or settings.anthropic_api_key is None:
+        return Ladder([Rung(BEST, ScriptedProvider())])
+    service = _breaker(SERVICE, metrics)
+    rungs = [Rung(BEST, _claude(settings, settings.claude_model, spent, Guard(service, _breaker("model", metrics))))]
+    if settings.fallback_enabled and settings.fallback_model:
+        guard = Guard(service, _breaker("fallback-model", metrics))
+        rungs.append(Rung(FALLBACK_MODEL, _claude(settings, settings.fallback_model, spent, guard)))
+    return Ladder(rungs, AnswerCache() if settings.fallback_enabled else None)
+
+
+def _claude(settings: Settings, model: str, spent: Callable[[Usage], None], guard: Guard) -> Provider:
+    from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings  # noqa: PLC0415 - see there
+
+    key = settings.anthropic_api_key
+    return ClaudeProvider(
+        ClaudeSettings(
+            api_key=key.get_secret_value() if key else "",
+            base_url=settings.anthropic_base_url,
+            model=model,
+            timeout=settings.claude_timeout,
+            retries=settings.claude_retries,
+            max_tokens=settings.claude_max_tokens,
+        ),
+        spent,
+        guard,
+    )
+
+
+def _breaker(dependency: str, metrics: Metrics) -> CircuitBreaker:
+    shown = metrics.breaker_state.labels(dependency=dependency)
+
+    def changed(state: State) -> None:
+        shown.set(state)
+        log.warning("breaker_changed", dependency=dependency, state=state.name.lower())
+
+    return CircuitBreaker(time.monotonic, changed)

@@ -1,0 +1,79 @@
+"""Messages that were given up: what there is of them, and having them worked again.
+
+A dead letter is a task that failed as often as it may. Its customer got the generic reply. Replaying it takes that
+reply out of the conversation and makes the task wait for a worker again, with all its tries; the new reply takes the
+old one's place, so each message still has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, delete, select, tuple_, update
+
+from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.schema import AGENT, DEAD, READY, conversations, messages, tasks
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A task that was given up. ``error`` is the kind of its last failure before the last try, where there was one."""
+
+    task_id: str
+    conversation_id: str
+    turn: int
+    queue: str
+    tries: int
+    error: str | None
+    created_at: datetime
+    died_at: datetime | None
+
+
+class DeadLetters:
+    """The dead letters of one agent (``scope``), whatever queue they were in."""
+
+    def __init__(self, database: Database, scope: str, *, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._scope = scope
+        self._now = now
+
+    async def latest(self, limit: int) -> Sequence[DeadLetter]:
+        """The latest ``limit``, the newest first."""
+        columns = (tasks.c.id, tasks.c.conversation_id, tasks.c.turn, tasks.c.queue, tasks.c.tries, tasks.c.error)
+        query = (
+            select(*columns, tasks.c.created_at, tasks.c.finished_at)
+            .where(self._is_dead())
+            .order_by(tasks.c.finished_at.desc(), tasks.c.id)
+            .limit(limit)
+        )
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [DeadLetter(*row) for row in rows]
+
+    async def replay(self, task_ids: Sequence[str]) -> set[str]:
+        """Have these worked again. Those that were dead letters; others are left alone."""
+        return await self._database.write(lambda connection: self._replay(connection, task_ids))
+
+    def _replay(self, connection: Connection, task_ids: Sequence[str]) -> set[str]:
+        chosen = (
+            select(tasks.c.id, tasks.c.conversation_id, tasks.c.turn, tasks.c.queue)
+            .where(self._is_dead(), tasks.c.id.in_(task_ids))
+            .with_for_update(of=tasks)
+        )
+        rows = connection.execute(chosen).all()
+        if not rows:
+            return set()
+        turns = [(row.conversation_id, row.turn) for row in rows]
+        is_reply = tuple_(messages.c.conversation_id, messages.c.turn).in_(turns) & (messages.c.role == AGENT)
+        connection.execute(delete(messages).where(is_reply))
+        ready = {"state": READY, "tries": 0, "visible_at": self._now(), "finished_at": None, "error": None}
+        connection.execute(update(tasks).where(tasks.c.id.in_([row.id for row in rows])).values(ready))
+        for queue in sorted({row.queue for row in rows}):
+            signals.send(connection, signals.WORK, [queue])
+        return {row.id for row in rows}
+
+    def _is_dead(self) -> ColumnElement[bool]:
+        own = select(conversations.c.id).where(conversations.c.scope == self._scope)
+        return (tasks.c.state == DEAD) & tasks.c.conversation_id.in_(own)

@@ -1,0 +1,45 @@
+"""What a rollout wants to be told from outside before it decides: which pods to ask, and what to ask Prometheus."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Final
+
+from supportfleet_operator.cluster.scraper import Target
+from supportfleet_operator.reconcile import rollouts
+from supportfleet_operator.reconcile.observe import Observed, revision_of
+from supportfleet_operator.reconcile.probes import Probe, targets
+from supportfleet_operator.rollout import due, queries, scraped
+
+MEASURED: Final = 32
+"""Pods of one revision whose figures are read: enough for a verdict, however many there are."""
+OLD: Final = 5.0
+"""Seconds after which findings that could not be decided upon, since the API server was away, are replaced."""
+
+
+def probe(observed: Observed, now: dt.datetime) -> Probe | None:
+    """What the decision wants to know now; None while it wants nothing."""
+    desired = observed.desired
+    if desired is None or not desired.revision:
+        return None
+    state = rollouts.state_of(observed.agent)
+    inputs = rollouts.inputs(observed, desired, state, now)
+    wait, analysis = due(state, inputs), inputs.rollout.analysis
+    if wait is None or wait > 0 or analysis is None:
+        return None
+    metadata = desired.agent.metadata
+    asked = queries(state, inputs.rollout, metadata.name, metadata.namespace)
+    return Probe(
+        about=(state.stable, state.canary, state.step_started_at, state.last_analysis_at, asked),
+        every=OLD,
+        pods={name: _targets(observed, name) for name in scraped(state, inputs.rollout)},
+        queries=asked,
+        prometheus=analysis.prometheus,
+    )
+
+
+def _targets(observed: Observed, revision: str) -> Mapping[str, Target]:
+    agent = observed.as_of(revision)
+    own = [pod for pod in observed.agent_pods if revision_of(pod) == revision]
+    return targets(own, agent.spec.template.port, MEASURED) if agent is not None else {}

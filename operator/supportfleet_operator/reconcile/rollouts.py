@@ -1,0 +1,202 @@
+"""Between what is observed and the pure rollout decision: what it is asked, and what its answer means for children.
+
+The decision knows revisions, weights and numbers of pods. Here they are read off Deployments and pods, and turned into
+what the agent's Service selects and what its routes say.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+from supportfleet_operator.api import GATEWAY_API, ISTIO, MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
+from supportfleet_operator.cluster.resources import AUTOSCALERS, HTTP_ROUTES, VIRTUAL_SERVICES, Resource
+from supportfleet_operator.reconcile.desired import Desired, Rendered
+from supportfleet_operator.reconcile.observe import Observed, revision_of
+from supportfleet_operator.reconcile.policies import model_sync, pods
+from supportfleet_operator.reconcile.policies.base import condition
+from supportfleet_operator.reconcile.policies.model_sync import Gate
+from supportfleet_operator.resources import Routing
+from supportfleet_operator.rollout import (
+    AnalysisResult,
+    Decision,
+    Inputs,
+    RevisionView,
+    RolloutState,
+    action_of,
+    analyse,
+    decide,
+    stand,
+)
+
+UNREVISED: Final = ""
+"""Stands for the Deployment of an operator that knew no revisions."""
+ROUTES: Final[Mapping[str, Resource]] = {ISTIO: VIRTUAL_SERVICES, GATEWAY_API: HTTP_ROUTES}
+"""What splits requests, by provider."""
+WEIGHTED: Final = frozenset({"Canary", "ABTest"})
+"""Strategies that make no sense where nothing splits requests as they say."""
+TROUBLE: Final = (
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RunContainerError",
+)
+"""Why containers wait, where it is not progress."""
+
+
+def state_of(agent: Mapping[str, Any]) -> RolloutState:
+    """The state that the last decision left."""
+    told = (agent.get("status") or {}).get("rollout")
+    return RolloutState.from_status(RolloutStatus.model_validate(told) if told else None)
+
+
+def decision(observed: Observed, desired: Desired, now: dt.datetime) -> Decision:
+    """What the rollout does next."""
+    state = state_of(observed.agent)
+    return decide(state, inputs(observed, desired, state, now))
+
+
+def standing(observed: Observed, desired: Desired, now: dt.datetime) -> Decision:
+    """What the rollout has done so far, with no next move."""
+    state = state_of(observed.agent)
+    return stand(state, inputs(observed, desired, state, now))
+
+
+def relies_on_routes(before: RolloutState, after: RolloutState) -> bool:
+    """Whether a move is only right once requests go as the last one said.
+
+    That is one that gives the canary more, or everything for good, and one that takes pods from a revision because it
+    has lost its requests. Taking requests away waits for nothing.
+    """
+    if before.stable is None:
+        return False
+    more = after.canary == before.canary and (after.weight > before.weight or after.mirror > before.mirror)
+    return more or after.stable != before.stable or not before.retiring.keys() <= after.retiring.keys()
+
+
+def inputs(observed: Observed, desired: Desired, state: RolloutState, now: dt.datetime) -> Inputs:
+    """All that the decision depends on."""
+    spec, rollout = desired.agent.spec, effective_rollout(observed, desired)
+    return Inputs(
+        now=now,
+        target=desired.revision,
+        rollout=rollout,
+        provider=spec.traffic.provider,
+        replicas_needed=replicas_needed(observed, desired, state),
+        min_replicas=spec.autoscaling.min_replicas if spec.autoscaling else spec.replicas,
+        revisions=views(observed, desired),
+        analysis=_analysis(observed, rollout, state, now),
+        action=action_of(observed.agent["metadata"].get("annotations") or {}),
+        suspended=spec.suspend,
+        sticky_seconds=spec.traffic.stickiness.ttl_seconds if spec.traffic.stickiness else None,
+    )
+
+
+def _analysis(observed: Observed, rollout: Rollout, state: RolloutState, now: dt.datetime) -> AnalysisResult | None:
+    if observed.figures is None or rollout.analysis is None:
+        return None
+    return analyse(state, rollout, observed.figures, now, observed.answers)
+
+
+def effective_rollout(observed: Observed, desired: Desired) -> Rollout:
+    """The spec's, but held where weights cannot be kept: traffic that nothing splits must not count as a canary's."""
+    rollout = desired.agent.spec.rollout
+    if rollout.strategy in WEIGHTED and not can_route(observed, desired):
+        return rollout.model_copy(update={"paused": True})
+    return rollout
+
+
+def can_route(observed: Observed, desired: Desired) -> bool:
+    """Whether the cluster has what the spec routes with."""
+    route = ROUTES.get(desired.agent.spec.traffic.provider)
+    return route is None or route.kind in observed.served
+
+
+def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -> int:
+    """Pods that the agent's traffic needs now: a fixed number, or what the autoscaler came to."""
+    spec = desired.agent.spec
+    if spec.autoscaling is None:
+        return spec.replicas
+    name = state.stable or UNREVISED
+    serving, scaler = observed.deployments.get(name), observed.of_revision(AUTOSCALERS.kind, name)
+    pods_now = int(serving["spec"].get("replicas", 1)) if serving else spec.replicas
+    asked = int((scaler.get("status") or {}).get("desiredReplicas", 0)) if scaler else 0
+    return max(spec.autoscaling.min_replicas, min(max(pods_now, asked), spec.autoscaling.max_replicas))
+
+
+def views(observed: Observed, desired: Desired) -> dict[str, RevisionView]:
+    """Every revision that is known or runs, oldest first."""
+    deployments = observed.deployments
+    names = [*observed.snapshots, desired.revision, *deployments]
+    return {name: _view(observed, name) for name in dict.fromkeys(names) if name != UNREVISED}
+
+
+def _view(observed: Observed, name: str) -> RevisionView:
+    deployment = observed.deployments.get(name)
+    return RevisionView(
+        name=name,
+        desired=int(deployment["spec"].get("replicas", 1)) if deployment else 0,
+        ready=observed.ready_pods(name) if deployment else 0,
+        exists=deployment is not None,
+        problem=_problem(observed, name),
+        number=snapshot.number if (snapshot := observed.snapshots.get(name)) else 0,
+    )
+
+
+def _problem(observed: Observed, name: str) -> str | None:
+    """What keeps a revision's pods from running, in the cluster's words."""
+    failure = condition(observed.deployments.get(name), "ReplicaFailure")
+    if failure is not None and failure["status"] == "True":
+        return pods.shorten(str(failure.get("message", "")))
+    own = (pod for pod in observed.agent_pods if revision_of(pod) == name)
+    waiting = next(pods.waiting(own, TROUBLE), None)
+    if waiting is None:
+        return _model_trouble(observed, name)
+    said = f": {waiting.message}" if waiting.message else ""
+    return f"container {waiting.container!r} of pod {waiting.pod!r} is in {waiting.reason}{said}"
+
+
+def _model_trouble(observed: Observed, name: str) -> str | None:
+    """What the spec's model sync said last, which the spec's own revision waits for."""
+    synced = condition(observed.agent, MODEL_SYNCED)
+    if observed.desired is None or name != observed.desired.revision or name in observed.deployments:
+        return None
+    return f"{synced['reason']}: {synced['message']}" if synced is not None and synced["status"] == "False" else None
+
+
+def render(observed: Observed, desired: Desired, decision: Decision, told: Artifact | None) -> Rendered:
+    """The children that the decision wants, and pods that are told to load an artifact while they run."""
+    return desired.render(observed.snapshots, routing(desired, decision), decision.scale, told)
+
+
+def routing(desired: Desired, decision: Decision) -> Routing:
+    """Where requests go.
+
+    Without routes, weights become shares of pods: the agent's Service selects the pods of all revisions while more than
+    one has a weight. While no revision is stable, whatever runs serves, also what an earlier operator made.
+    """
+    stable = decision.state.stable
+    if stable is None:
+        return Routing()
+    carrying = [name for name, weight in decision.weights.items() if weight > 0]
+    if desired.agent.spec.traffic.provider in ROUTED:
+        return Routing(
+            decision.weights,
+            matched=decision.matched,
+            service=stable,
+            mirror=decision.mirror,
+            sticky=decision.sticky,
+        )
+    return Routing(decision.weights, service=carrying[0] if len(carrying) == 1 else None)
+
+
+def gate(observed: Observed, rendered: Rendered, revision: str, now: dt.datetime) -> Gate:
+    """Where the model of a revision stands."""
+    model = rendered.agents[revision].spec.model if revision in rendered.agents else None
+    children = rendered.revisions.get(revision)
+    return model_sync.gate(observed, children.model_job if children else None, model, now)

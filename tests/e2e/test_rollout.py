@@ -1,0 +1,152 @@
+"""Rollouts on real pods, with customers who go on writing: not one request may fail."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+EXAMPLE = "01-customer-support-agent.yaml"
+NAME = "customer-support-agent"
+CANARY = {
+    "strategy": "Canary",
+    "steps": [{"setWeight": 50}, {"pause": {"durationSeconds": 5}}],
+    "scaleDownDelaySeconds": 10,
+}
+
+pytestmark = pytest.mark.timeout(480)
+
+
+def small(agent: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """The agent with few pods and small requests."""
+    agent = copy.deepcopy(agent)
+    agent["spec"]["template"]["resources"] = {
+        "requests": {"cpu": "50m", "memory": "128Mi"},
+        "limits": {"cpu": "1", "memory": "512Mi"},
+    }
+    agent["spec"].pop("autoscaling", None)
+    agent["spec"] |= {"replicas": 2, "rollout": CANARY, "traffic": {"provider": "None"}, **spec}
+    return agent
+
+
+@pytest.fixture
+def customers(talk: Any) -> Callable[[], Any]:
+    """Customers who send one message after the other through the agent's Service; gives what they were answered."""
+
+    @contextmanager
+    def writing() -> Iterator[list[int]]:
+        answers: list[int] = []
+        stop = threading.Event()
+
+        def write(number: int) -> None:
+            while not stop.is_set():
+                body = {"customer_id": f"cust-{number}", "text": "Where is my order A-1001?"}
+                try:
+                    answers.append(talk("/v1/messages", body, service=NAME).status)
+                except OSError:
+                    answers.append(0)  # no answer at all
+                stop.wait(0.1)
+
+        threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield answers
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(45)
+
+    return writing
+
+
+class Rollout:
+    """The agent, as kubectl shows it."""
+
+    def __init__(self, operator: Any, namespace: str, until: Any) -> None:
+        self.operator, self.namespace, self.until = operator, namespace, until
+
+    def apply(self, agent: dict[str, Any]) -> None:
+        self.operator.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(agent))
+
+    @property
+    def agent(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.operator.get("-n", self.namespace, "supportagent", NAME)
+        return found
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.agent.get("status", {}).get("rollout") or {}
+        return found
+
+    def is_ready(self) -> bool:
+        agent = self.agent
+        ready = [one for one in agent.get("status", {}).get("conditions", []) if one["type"] == "Ready"]
+        return bool(
+            ready
+            and ready[0]["status"] == "True"
+            and ready[0].get("observedGeneration") == agent["metadata"]["generation"]
+        )
+
+    def reason(self) -> str:
+        conditions = self.agent.get("status", {}).get("conditions", [])
+        return next((str(one["reason"]) for one in conditions if one["type"] == "Ready"), "")
+
+    def ready(self, seconds: float = 180) -> str:
+        try:
+            self.until(self.is_ready, seconds=seconds, message=f"{NAME} is ready")
+        except AssertionError as error:
+            error.add_note(json.dumps(self.agent.get("status"), indent=1))
+            raise
+        return str(self.state["stableRevision"])
+
+
+@pytest.fixture
+def rollout(operator: Any, namespace: str, until: Any) -> Rollout:
+    """The agent of the test."""
+    return Rollout(operator, namespace, until)
+
+
+def test_a_canary_takes_over_without_a_failed_request(
+    rollout: Rollout, example: Callable[[str], dict[str, Any]], customers: Callable[[], Any]
+) -> None:
+    """Through pods that come, shares that move and pods that go, every customer is answered."""
+    rollout.apply(small(example(EXAMPLE)))
+    first = rollout.ready()
+    with customers() as answers:
+        rollout.apply(small(example(EXAMPLE), config={"greeting": "Good day"}))
+        rollout.until(lambda: rollout.state.get("currentWeight") == 50, seconds=90, message="the canary has its half")
+        rollout.until(
+            lambda: rollout.state.get("stableRevision") not in (None, first), seconds=120, message="promotion"
+        )
+        second = rollout.ready()
+        time.sleep(20)  # the pods of before go, with requests under way
+    assert second != first
+    assert len(answers) > 50
+    assert set(answers) == {200}
+
+
+def test_a_bad_revision_never_gets_a_customer(
+    rollout: Rollout, example: Callable[[str], dict[str, Any]], customers: Callable[[], Any]
+) -> None:
+    """An image that does not exist is rolled back at its deadline while stable answers everybody."""
+    limits = {**CANARY, "progressDeadlineSeconds": 15}
+    agent = small(example(EXAMPLE), rollout=limits)
+    rollout.apply(agent)
+    first = rollout.ready()
+    with customers() as answers:
+        broken = copy.deepcopy(agent)
+        broken["spec"]["template"]["image"] = "supportfleet/agent:no-such-tag"
+        rollout.apply(broken)
+        rollout.until(lambda: rollout.reason() == "RolledBack", seconds=90, message="it is rolled back")
+        assert rollout.state["stableRevision"] == first
+        rollout.apply(agent)
+        assert rollout.ready(60) == first
+    assert answers
+    assert set(answers) == {200}
