@@ -23,7 +23,8 @@ from supportfleet_runtime.agent.reload import ModelFollower, retry_pause
 from supportfleet_runtime.models.artifact import Artifact, make_artifact, read_artifact
 from supportfleet_runtime.models.errors import ArtifactError, Reason
 from supportfleet_runtime.models.settings import MODEL_FILE_KEYS, model_variables, sync_settings
-from supportfleet_runtime.models.sync import sync
+from supportfleet_runtime.models.sync import sync, sync_tested
+from supportfleet_runtime.models.sync_command import self_test
 from supportfleet_runtime.nlu.model_file import GRAPH, LABELS, SELF_TEST
 from supportfleet_runtime.observability.metrics import Metrics
 
@@ -425,3 +426,36 @@ class TestModelFile:
         """A pause is never longer than a minute, and never none."""
         assert 0.5 <= retry_pause(tries, chance) <= 60
         assert retry_pause(tries + 1, chance) >= retry_pause(tries, chance)
+
+
+class TestBeforeAnyPod:
+    """What the Job does that all pods wait for: it tries the model."""
+
+    @pytest.mark.parametrize("stay", [True, False], ids=["kept", "only-tried"])
+    @pytest.mark.parametrize("change", [nothing, without_self_test], ids=["as-published", "older"])
+    async def test_a_good_model_passes(self, world: World, stay: bool, change: Change) -> None:  # noqa: FBT001 - pytest
+        """It is kept and current where it is to stay, and leaves nothing else behind."""
+        world.want(good := world.publish("1", change))
+        done = await sync_tested(sync_settings(world.env), self_test, stay=stay)
+        assert done.digest == good.digest
+        assert world.kept == ([good.digest] if stay else [])
+        assert (world.volume / "current").exists() is stay
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (with_corrupt_graph, Reason.LOAD_FAILED),
+            (with_wrong_labels, Reason.SELF_TEST_FAILED),
+            (failing_its_self_test, Reason.SELF_TEST_FAILED),
+        ],
+    )
+    async def test_a_bad_one_changes_nothing(self, world: World, change: Change, reason: Reason) -> None:
+        """Right bytes that are no good model are refused for good; what was current stays, and nothing else."""
+        world.want(good := world.publish("1"))
+        await sync_tested(sync_settings(world.env), self_test, stay=True)
+        world.want(world.publish("2", change))
+        with pytest.raises(ArtifactError) as refused:
+            await sync_tested(sync_settings(world.env), self_test, stay=True)
+        assert (refused.value.reason, refused.value.transient) == (reason, False)
+        assert world.kept == [good.digest]
+        assert read_artifact((world.volume / "current").resolve()).digest == good.digest

@@ -285,10 +285,10 @@ class TestEnvironment:
 
 class TestModelJob:
     def test_it_verifies_for_pods_and_fills_a_claim(self) -> None:
-        """Where pods fetch for themselves the Job only verifies; a claim is filled by it."""
-        assert pod(job(model=MODEL))["containers"][0]["args"] == ["sync-model", "--verify-only"]
+        """Where pods fetch for themselves the Job only tries the model; a claim is filled by it."""
+        assert pod(job(model=MODEL))["containers"][0]["args"] == ["sync-model", "--self-test", "--verify-only"]
         filling = pod(job(model=CLAIM))
-        assert filling["containers"][0]["args"] == ["sync-model"]
+        assert filling["containers"][0]["args"] == ["sync-model", "--self-test"]
         assert {"name": "models", "persistentVolumeClaim": {"claimName": "helper-models"}} in filling["volumes"]
 
     @pytest.mark.parametrize(

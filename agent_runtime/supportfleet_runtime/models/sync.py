@@ -1,7 +1,8 @@
 """Bring the model that the settings name onto the volume, or say why not.
 
-``sync`` does it in one go, for a Job or an init container. A process that reloads its model takes the steps one by one:
-``fetch``, then its own check of what the model says, then ``keep`` or ``discard``.
+``sync`` does it in one go, for an init container, and ``sync_tested`` for the Job that all pods wait for. A process
+that reloads its model takes the steps one by one: ``fetch``, then its own check of what the model says, then ``keep``
+or ``discard``.
 
 One sync writes to a volume at a time. If the version is there already and every byte of it is right, nothing is
 downloaded; else it is fetched beside the others and switched to in one step. Whatever fails leaves the previous
@@ -9,6 +10,7 @@ version, and ``current``, as they were.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,29 @@ async def sync(settings: SyncSettings, *, keep: int = KEPT_VERSIONS) -> Synced:
         if unwritable and cache.current() == settings.digest and await asyncio.to_thread(cache.holds, settings.digest):
             return _already_there(settings)
         raise
+
+
+async def sync_tested(
+    settings: SyncSettings, test: Callable[[Path], None], *, stay: bool, keep: int = KEPT_VERSIONS
+) -> Synced:
+    """As ``sync``, once ``test`` has passed in a thread; without ``stay`` nothing is left on the volume.
+
+    Raises:
+        ArtifactError: With the reason; ``test``'s as well. What was current stays current.
+    """
+    path = await fetch(settings)
+    try:
+        await asyncio.to_thread(test, path)
+    except ArtifactError:
+        await discard(settings)
+        raise
+    if stay:
+        return await sync(settings, keep=keep)
+    await discard(settings)
+    message = (
+        f"version {settings.version} at {settings.artifact} is what {settings.digest} pins, and passes its self-test"
+    )
+    return Synced(settings.digest, settings.version, downloaded=True, message=message)
 
 
 async def fetch(settings: SyncSettings) -> Path:

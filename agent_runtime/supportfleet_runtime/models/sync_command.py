@@ -16,9 +16,9 @@ from typing import Final
 import structlog
 
 from supportfleet_runtime.models.cache import KEPT_VERSIONS
-from supportfleet_runtime.models.errors import ArtifactError
-from supportfleet_runtime.models.settings import sync_settings
-from supportfleet_runtime.models.sync import Synced, sync, verify_remote
+from supportfleet_runtime.models.errors import ArtifactError, Reason
+from supportfleet_runtime.models.settings import SyncSettings, sync_settings
+from supportfleet_runtime.models.sync import Synced, sync, sync_tested, verify_remote
 
 HELP: Final = "fetch the configured model and verify it"
 TERMINATION_LOG: Final = "/dev/termination-log"
@@ -29,6 +29,7 @@ MAX_MESSAGE_CHARACTERS: Final = 600
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     parser.add_argument("--verify-only", action="store_true", help="check the artifact in the store, and keep nothing")
+    parser.add_argument("--self-test", action="store_true", help="load the model and try it before it is kept")
     parser.add_argument(
         "--keep",
         type=int,
@@ -42,9 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Sync; the exit code."""
     log = structlog.get_logger()
     try:
-        settings = sync_settings(os.environ)
-        work = verify_remote(settings) if arguments.verify_only else sync(settings, keep=arguments.keep)
-        done: Synced = asyncio.run(work)
+        done = asyncio.run(_work(arguments, sync_settings(os.environ)))
     except ArtifactError as error:
         log.error("model_sync_failed", reason=error.reason.value, reason_message=error.message)  # noqa: TRY400 - the reason says it all
         write_last_word(os.environ, {"reason": error.reason.value, "message": error.message})
@@ -53,6 +52,27 @@ def run(arguments: argparse.Namespace) -> int:
     word = {"reason": "Synced", "message": done.message, "digest": done.digest, "version": done.version}
     write_last_word(os.environ, word)
     return 0
+
+
+async def _work(arguments: argparse.Namespace, settings: SyncSettings) -> Synced:
+    if arguments.self_test:
+        return await sync_tested(settings, self_test, stay=not arguments.verify_only, keep=arguments.keep)
+    return await (verify_remote(settings) if arguments.verify_only else sync(settings, keep=arguments.keep))
+
+
+def self_test(folder: Path) -> None:
+    """Load a model and let it answer what it was trained to.
+
+    Raises:
+        ArtifactError: LoadFailed, SelfTestFailed.
+    """
+    from supportfleet_runtime import nlu  # noqa: PLC0415 - whoever only fetches does not pay for ONNX Runtime
+    from supportfleet_runtime.nlu.errors import ModelLoadError  # noqa: PLC0415 - the same
+
+    try:
+        nlu.load(folder)
+    except ModelLoadError as error:
+        raise ArtifactError(Reason(error.reason), str(error)) from error
 
 
 def last_word(word: Mapping[str, str]) -> bytes:

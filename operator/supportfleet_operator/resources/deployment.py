@@ -66,7 +66,7 @@ def _pod(agent: SupportAgent, revision: str) -> dict[str, Any]:
         annotations[MODEL_DIGEST] = artifact_of(agent).digest
     spec = {**pod_basics(agent), "terminationGracePeriodSeconds": template.termination_grace_period_seconds}
     if model is not None and not model.hot and not keeps_claim(agent):
-        spec["initContainers"] = [sync_container(agent, template.resources.manifest(), verify_only=False)]
+        spec["initContainers"] = [sync_container(agent, template.resources.manifest())]
     spec["containers"] = [_agent_container(agent, revision)]
     spec["volumes"] = _volumes(agent, revision)
     if affinity := without_empty_lists(template.affinity or {}):

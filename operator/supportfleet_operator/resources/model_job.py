@@ -1,7 +1,8 @@
 """The Job that must succeed before a Deployment may run on a model.
 
-Where models live on a claim it fetches the artifact there; where each pod fetches its own, it only verifies that the
-artifact is what the spec says, so that a wrong digest never replaces a running pod.
+It verifies that the artifact is what the spec says, loads it and lets it answer its self-test, so that neither a wrong
+digest nor a model that fails ever replaces what runs. Where models live on a claim it leaves the artifact there; where
+each pod fetches its own, nowhere.
 """
 
 from typing import Any, Final
@@ -50,6 +51,7 @@ def model_job(agent: SupportAgent) -> dict[str, Any] | None:
 def _spec(agent: SupportAgent) -> dict[str, Any]:
     """All that the Job depends on, which is also what its name is made from."""
     resources = {name: dict(values) for name, values in RESOURCES.items()}
+    flags = ["--self-test"] if keeps_claim(agent) else ["--self-test", "--verify-only"]
     return {
         "backoffLimit": RETRIES,
         "activeDeadlineSeconds": DEADLINE_SECONDS,
@@ -72,7 +74,7 @@ def _spec(agent: SupportAgent) -> dict[str, Any]:
             "spec": {
                 **pod_basics(agent),
                 "restartPolicy": "Never",
-                "containers": [sync_container(agent, resources, verify_only=not keeps_claim(agent))],
+                "containers": [sync_container(agent, resources, *flags)],
                 "volumes": [empty_dir(TMP_VOLUME), models_volume(agent)],
             },
         },

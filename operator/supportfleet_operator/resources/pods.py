@@ -75,14 +75,14 @@ def pod_basics(agent: SupportAgent) -> dict[str, Any]:
     return spec
 
 
-def sync_container(agent: SupportAgent, resources: dict[str, Any], *, verify_only: bool) -> dict[str, Any]:
+def sync_container(agent: SupportAgent, resources: dict[str, Any], *flags: str) -> dict[str, Any]:
     """The container that fetches and verifies the model. Its last word is a line of JSON that says why it failed."""
     template = agent.spec.template
     container: dict[str, Any] = {
         "name": names.SYNC_CONTAINER,
         "image": template.image,
         "imagePullPolicy": template.image_pull_policy,
-        "args": ["sync-model", "--verify-only"] if verify_only else ["sync-model"],
+        "args": ["sync-model", *flags],
         "env": sync_env(agent),
     }
     if sources := env_from(agent):

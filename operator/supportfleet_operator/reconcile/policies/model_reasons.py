@@ -30,7 +30,7 @@ REMEDIES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "CacheNotWritable": ("spec.model.cache", "the volume cannot be written: see its access mode, size and permissions"),
     "InvalidSettings": ("spec.model", "the sync cannot use these settings: correct what the message names"),
-    "LoadFailed": ("spec.model", "pods cannot load the model: publish one that they can, or go back to another"),
+    "LoadFailed": ("spec.model", "the model cannot be loaded: publish one that can, or go back to another"),
     "SelfTestFailed": (
         "spec.model",
         "the model does not give the answers that it was published with: publish another, or go back to another",
@@ -48,6 +48,8 @@ CONTENT: Final = frozenset(
         "UnsafePath",
         "TooLarge",
         "InvalidManifest",
+        "LoadFailed",
+        "SelfTestFailed",
     }
 )
 """Reasons that another try cannot mend unless somebody publishes again: these are retried at leisure."""
