@@ -274,6 +274,18 @@ class TestJobs:
         one.put(stray)["status"] = {"active": 1}
         assert removed(planned(one)) == ["Job"]
 
+    def test_an_unfinished_job_of_a_revision_that_is_only_kept_goes(self, world: Any) -> None:
+        """A canary that was given up asks for no proof any more; its Job would go on failing for nothing."""
+        one = world.with_model().applied()
+        first = one.child("Job")["metadata"]["name"]
+        one.edit(template={"image": "agent:no-such"})
+        one.step()
+        for ref, live in one.objects.items():
+            if ref.kind == "Job" and ref.name != first:
+                live["status"] = {"active": 1}
+        one.edit(template={"image": "agent:1"}).settle()
+        assert [ref.name for ref in one.objects if ref.kind == "Job"] == [first]
+
     def test_the_proof_of_a_revision_stays_as_long_as_the_revision(self, world: Any) -> None:
         """Going back to it need not verify again; when the revision goes, its Job does."""
         one = world.with_model(rollout={"revisionHistoryLimit": 1}).applied()

@@ -266,7 +266,10 @@ def _is_smaller(live: Manifest, manifest: Manifest) -> bool:
 
 
 def _superseded(scene: Scene, gate: Gate) -> Iterator[Removal]:
-    """Model Jobs that no revision needs any more, and failed ones whose next try is due."""
+    """Model Jobs that no revision needs any more, and failed ones whose next try is due.
+
+    A revision that is kept without pods needs its proof, and not a Job that still tries to give one.
+    """
     if scene.desired.agent.spec.suspend:
         return
     failed = {
@@ -274,13 +277,17 @@ def _superseded(scene: Scene, gate: Gate) -> Iterator[Removal]:
         for name, one in scene.rendered.revisions.items()
         if (job := one.model_job) and (found := scene.gates[name]).is_due
     }
+    needed = {job["metadata"]["name"] for one in scene.rendered.revisions.values() if (job := one.model_job)}
     for job in scene.observed.jobs:
         ref = ref_of(job)
         if is_leaving(job) or channels.is_look(job):
             continue
         if ref.name in failed:
             yield Removal(ref, job["metadata"]["uid"], f"to try again after {failed[ref.name]}")
-        elif ref.name not in scene.rendered.model_jobs and (gate.is_open or not model_sync.is_finished(job)):
+        elif model_sync.is_finished(job):
+            if gate.is_open and ref.name not in scene.rendered.model_jobs:
+                yield Removal(ref, job["metadata"]["uid"], "superseded")
+        elif ref.name not in needed:
             yield Removal(ref, job["metadata"]["uid"], "superseded")
 
 

@@ -56,6 +56,8 @@ class Daemon:
     reads: tuple[Path, ...] = ()
     # Its children go on without it, and it finds them again (containerd and its shims).
     keeps_children: bool = False
+    # What asks it to end.
+    ends_on: signal.Signals = signal.SIGTERM
 
     @property
     def entering(self) -> tuple[str, ...]:
@@ -127,7 +129,7 @@ class Daemons:
         if record and record.process.alive():
             if record.digest == digest:
                 return False
-            await self.stop(daemon.name)
+            await self.stop(daemon.name, daemon.ends_on)
         if record is None or not daemon.keeps_children:
             await self.kill_children(daemon.name)
         await self._launch(daemon, digest)
@@ -155,10 +157,10 @@ class Daemons:
         if self.record(daemon.name) is None:
             raise DaemonError(f"{daemon.name} could not be started: {said.strip() or 'no reason given'}")
 
-    async def stop(self, name: str) -> None:
+    async def stop(self, name: str, asked: signal.Signals = signal.SIGTERM) -> None:
         """End it: asked first, then killed."""
         if process := self.find(name):
-            process.signal(signal.SIGTERM)
+            process.signal(asked)
             if not await process.gone(STOP_SECONDS):
                 process.signal(signal.SIGKILL)
                 await process.gone(STOP_SECONDS)

@@ -1,6 +1,7 @@
 """PostgreSQL, of the distribution, with one database."""
 
 import shutil
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,10 @@ async def prepare(context: Context) -> None:
         settings["fsync"] = "off"
     options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
     command = (*AS_POSTGRES, str(binaries / "postgres"), "-D", str(data), *options)
-    await context.daemons.ensure(Daemon(NAME, command, context.layout.control_namespace))
+    await context.daemons.ensure(
+        # Asked by SIGTERM it would wait until every client has gone.
+        Daemon(NAME, command, context.layout.control_namespace, ends_on=signal.SIGINT)
+    )
 
 
 async def _reachable_folder(context: Context) -> Path:
