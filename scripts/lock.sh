@@ -3,4 +3,4 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
-  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet "$@" --output-file constraints.txt
+  --no-annotate --no-header --quiet "$@" --output-file constraints.txt
