@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.analysis.verdict import overall
-from supportfleet_operator.rollout.capacity import can_carry, is_undo, next_load, step, wanted_pods
+from supportfleet_operator.rollout.capacity import can_carry, has_pods, is_undo, next_load, step
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.state import RolloutState
 
@@ -47,7 +47,7 @@ def has_figures(state: RolloutState, inputs: Inputs) -> bool:
 def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "figures", "time", "nothing"]:
     """What the rollout's next move lacks: pods that are ready, and figures that passed, are not waited for."""
     if state.phase == "Starting":
-        return "nothing" if inputs.view(state.canary).ready >= max(1, wanted_pods(state, inputs)) else "pods"
+        return "nothing" if has_pods(state, inputs) else "pods"
     if state.phase in {"Stepping", "Paused"}:
         now = step(state, inputs)
         if now is not None and now.pause is not None:

@@ -67,8 +67,7 @@ def _resume(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.phase != "Paused":
         return "nothing is paused"
     if state.reason == reasons.PAUSED_BY_ACTION:
-        resumed = starting.go_on(state, inputs, reasons.RESUMED, "resumed by a person")
-        return resumed or enter(state, inputs, "Starting", reasons.RESUMED, "resumed by a person")
+        return starting.resume(state, inputs, "resumed by a person")
     now = step(state, inputs)
     if now is None or now.pause is None or state.reason != reasons.PAUSE_STEP:
         return "it waits for something else than a person: use promote or abort"
