@@ -10,11 +10,11 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import GATEWAY_API, ISTIO, MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
-from supportfleet_operator.cluster.resources import AUTOSCALERS, HTTP_ROUTES, VIRTUAL_SERVICES, Manifest, Resource
+from supportfleet_operator.api import MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
+from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
 from supportfleet_operator.reconcile.desired import Desired, Rendered, Snapshot
 from supportfleet_operator.reconcile.observe import Observed, revision_of
-from supportfleet_operator.reconcile.policies import model_sync, pods
+from supportfleet_operator.reconcile.policies import model_sync, pods, traffic
 from supportfleet_operator.reconcile.policies.base import condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.resources import Routing
@@ -32,8 +32,6 @@ from supportfleet_operator.rollout import (
 
 UNREVISED: Final = ""
 """Stands for the Deployment of an operator that knew no revisions."""
-ROUTES: Final[Mapping[str, Resource]] = {ISTIO: VIRTUAL_SERVICES, GATEWAY_API: HTTP_ROUTES}
-"""What splits requests, by provider."""
 WEIGHTED: Final = frozenset({"Canary", "ABTest"})
 """Strategies that make no sense where nothing splits requests as they say."""
 TROUBLE: Final = (
@@ -113,8 +111,8 @@ def effective_rollout(observed: Observed, desired: Desired) -> Rollout:
 
 def can_route(observed: Observed, desired: Desired) -> bool:
     """Whether the cluster has what the spec routes with."""
-    route = ROUTES.get(desired.agent.spec.traffic.provider)
-    return route is None or route.kind in observed.served
+    kind = traffic.KINDS.get(desired.agent.spec.traffic.provider)
+    return kind is None or kind.route.kind in observed.served
 
 
 def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -> int:
