@@ -36,20 +36,16 @@ def enter(
 
 def begin(state: RolloutState, inputs: Inputs, canary: str, reason: str, message: str) -> RolloutState:
     """Bring a new revision up, with no traffic, at the first step."""
-    fresh = replace(
-        state,
+    return replace(
+        enter(replace(state, **_AT_REST), inputs, "Starting", reason, message),
         canary=canary,
-        step=0,
-        weight=0,
-        mirror=0,
+        phase_started_at=inputs.now,
         step_started_at=inputs.now,
         last_analysis=(),
         analysis_failures=0,
-        lost_at=None,
         retiring={name: at for name, at in state.retiring.items() if name != canary},
         sticky=tuple(name for name in state.sticky if name != canary),
     )
-    return replace(enter(unmeasured(fresh), inputs, "Starting", reason, message), phase_started_at=inputs.now)
 
 
 def to_step(state: RolloutState, inputs: Inputs, number: int, reason: str, message: str) -> RolloutState:
