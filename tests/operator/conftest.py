@@ -41,10 +41,13 @@ from supportfleet_operator.cluster.resources import (
 from supportfleet_operator.reconcile.desired import Desired, Rendered, read
 from supportfleet_operator.reconcile.observe import Observed, observe, revision_of
 from supportfleet_operator.reconcile.plan import Plan, model_gate, plan
+from supportfleet_operator.reconcile.policies import first_finding
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
+from supportfleet_operator.reconcile.status import status_of
 from supportfleet_operator.rollout import Answer, Query
 
 KNOWN = {
@@ -758,6 +761,11 @@ class World:
         observed, found = self.observed(), self.plan()
         gate = model_gate(observed, found.rendered, found.following, self.now)
         return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered, found.following)
+
+    def status(self, *problems: ChildProblem) -> Manifest:
+        """The status that the agent should have now."""
+        view = self.view(*problems)
+        return status_of(view, view.gate or Gate("NotNeeded"), first_finding(view))
 
 
 @pytest.fixture(scope="session")
