@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from supportfleet_operator.api import RolloutPhase
+from supportfleet_operator.api.status import MAX_RETIRING
 from supportfleet_operator.rollout.capacity import FULL, is_undo, step
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.state import MOST_RETIRING, RolloutState
+from supportfleet_operator.rollout.state import RolloutState
 
 _AT_REST: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -122,7 +123,7 @@ def _retired(
     at = {name: since for name, since in state.retiring.items() if name != but}
     if revision is not None and (state.stable is not None or inputs.view(revision).ready > 0):
         at[revision] = inputs.now
-    newest = sorted(at, key=lambda name: at[name])[-MOST_RETIRING:]
+    newest = sorted(at, key=lambda name: at[name])[-MAX_RETIRING:]
     stay = (*state.sticky, *([revision] if revision and stays else []))
     return {
         "retiring": {name: at[name] for name in newest},
