@@ -1,7 +1,9 @@
 """Running programs: output, failure, timeout, and nobody left behind."""
 
 import asyncio
+import gc
 import os
+import warnings
 from pathlib import Path
 
 import psutil
@@ -52,6 +54,15 @@ async def test_timeout_ends_the_whole_group(tmp_path: Path, child: str) -> None:
             return
         await asyncio.sleep(0.02)
     pytest.fail("the child is still there")
+
+
+def test_a_program_that_was_ended_leaves_nothing_open() -> None:
+    """Its pipes are closed with it, though a child that ignores SIGTERM holds them longer than it lives itself."""
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(ProgramError, match="took more than"):
+        warnings.simplefilter("always")
+        asyncio.run(run(["sh", "-c", "(trap '' TERM; sleep 60; sleep 60) & wait"], timeout_s=0.3))
+    gc.collect()
+    assert [str(one.message) for one in warned] == []
 
 
 async def test_program_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
