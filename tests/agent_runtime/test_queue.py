@@ -254,10 +254,10 @@ class MemoryQueue:
         return len(self.waiting)
 
     async def run(self) -> None:
-        raise NotImplementedError
+        """There is nothing to be done."""
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """There is nothing to be closed."""
 
 
 class Running:

@@ -31,7 +31,7 @@ from supportfleet_runtime.storage.schema import conversations, tasks
 from supportfleet_runtime.storage.url import parse_database_url
 
 _brokers = runpy.run_path(str(Path(__file__).with_name("queue_brokers.py")))
-SERVERS, MissingError = _brokers["SERVERS"], _brokers["MissingError"]
+SERVERS, running = _brokers["SERVERS"], _brokers["running"]
 
 LEASE = 30.0
 PATIENCE = 30.0
@@ -48,18 +48,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def server(backend: str, unavailable: Any) -> Iterator[Any]:
     """The backend's broker, where it has one."""
-    if backend not in SERVERS:
-        yield None
-        return
-    try:
-        broker = SERVERS[backend]()
-    except MissingError as error:
-        unavailable(error.what, error.how)
-    try:
-        broker.start()
+    with running(backend, unavailable) as broker:
         yield broker
-    finally:
-        broker.remove()
 
 
 @pytest.fixture
