@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
-from supportfleet_runtime.queue.settings import queue_problems
+from supportfleet_runtime.queue.settings import QueueType, queue_problems
 from supportfleet_runtime.storage.url import DatabaseKind, parse_database_url
 
 DEFAULT_DATA_DIR: Final = Path("/var/lib/supportfleet")
@@ -31,8 +31,6 @@ DATABASE_FILE: Final = "supportfleet.db"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LlmProvider = Literal["auto", "anthropic", "scripted"]
-QueueType = Literal["sql", "redis", "rabbitmq", "kafka", "sqs"]
-DatabaseType = Literal["sqlite", "postgresql"]
 Lowercase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
@@ -110,7 +108,7 @@ class Settings(BaseSettings):
     claude_max_tokens: int = setting(
         1024, "a whole number from 1 to 64000", "Longest reply in tokens.", ge=1, le=64_000
     )
-    db_type: Annotated[DatabaseType | None, Lowercase] = setting(
+    db_type: Annotated[DatabaseKind | None, Lowercase] = setting(
         None, "sqlite or postgresql", "Kind of the database, checked against DATABASE_URL. Unset: what that says."
     )
     database_url: SecretStr | None = setting(
@@ -123,7 +121,7 @@ class Settings(BaseSettings):
         5.0, "seconds above 0, up to 60", "Longest wait for a connection or a statement.", gt=0, le=60
     )
     queue_type: Annotated[QueueType, Lowercase] = setting(
-        "sql",
+        QueueType.SQL,
         "sql, redis, rabbitmq, kafka or sqs",
         "What carries messages to workers; they are stored in the database whatever it is.",
     )
@@ -232,8 +230,7 @@ def split_keys(keys: SecretStr) -> tuple[str, ...]:
 def load(environ: Mapping[str, str]) -> Configuration:
     """Read and check everything, or raise ``ConfigurationError`` with all that is wrong."""
     problems: list[Problem] = []
-    given = {name: value for name, value in environ.items() if value.strip()}
-    values = SecretFiles(Settings, given, problems)() | Variables(Settings, given)()
+    values = SecretFiles(Settings, environ, problems)() | Variables(Settings, environ)()
     settings = _validate(values, problems)
     file, folder = values.get("config_file"), values.get("config_dir", DEFAULT_CONFIG_DIR)
     agent, found = read_agent_settings(Path(file) if file else None, Path(folder))
@@ -285,8 +282,7 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             "ANTHROPIC_API_KEY", "LLM_PROVIDER=anthropic needs it and it is not set", "set it, or LLM_PROVIDER=scripted"
         )
     url = settings.database_url
-    kind = DatabaseKind(settings.db_type) if settings.db_type else None
-    if kind is DatabaseKind.POSTGRESQL and url is None:
+    if settings.db_type is DatabaseKind.POSTGRESQL and url is None:
         yield Problem("DATABASE_URL", "DB_TYPE=postgresql needs it and it is not set", "set it, or DB_TYPE=sqlite")
     elif settings.db_type and url and parse_database_url(url.get_secret_value()).kind != settings.db_type:
         yield Problem(

@@ -12,13 +12,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Final
 
 import orjson
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import database_url
+from supportfleet_runtime.app import database_url, utc_now
 from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.queue.deadletters import DeadLetter, DeadLetters
 from supportfleet_runtime.storage.database import Database
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         database = Database(database_url(settings), pool=2, timeout=settings.db_timeout)
-        letters = DeadLetters(database, settings.scope, now=lambda: datetime.now(UTC))
+        letters = DeadLetters(database, settings.scope, now=utc_now)
         try:
             if arguments.action == "list":
                 return _show(await letters.latest(arguments.limit), arguments.output)

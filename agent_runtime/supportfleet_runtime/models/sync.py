@@ -121,8 +121,7 @@ async def discard(settings: SyncSettings) -> None:
     """
     cache = ModelCache(settings.directory)
     async with cache.locked(settings.timeout):
-        if cache.current() != settings.digest:
-            cache.remove(settings.digest)
+        cache.remove(settings.digest)
 
 
 async def _sync_locked(cache: ModelCache, settings: SyncSettings, keep: int) -> Synced:

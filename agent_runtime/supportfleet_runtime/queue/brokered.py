@@ -50,8 +50,8 @@ class BrokeredQueue:
     def __init__(self, store: SqlQueue, broker: Broker, wakeup: Wakeup) -> None:
         self._store = store
         self._broker = broker
-        self._bell = asyncio.Event()
-        wakeup.listen(self._bell.set)
+        self._bell = Wakeup()
+        wakeup.listen(self._bell.notify)
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class BrokeredQueue:
     async def release(self, leases: Collection[Lease]) -> None:
         """Give items back at once, as if they had not been tried."""
         await self._store.release(leases)
-        self._bell.set()
+        self._bell.notify()
 
     async def depth(self) -> int:
         """How many items wait for a worker, sent or not."""
@@ -101,7 +101,6 @@ class BrokeredQueue:
     async def run(self) -> None:
         """Relay for ever."""
         while True:
-            self._bell.clear()
             try:
                 sent = await self.relay()
             except (StorageError, BrokerUnavailableError) as error:
@@ -109,7 +108,7 @@ class BrokeredQueue:
                 await asyncio.sleep(PAUSE)
                 continue
             if sent < RELAY_BATCH:
-                await self._rung(POLL)
+                await self._bell.wait(POLL)
 
     async def relay(self) -> int:
         """Send what is due; how many."""
@@ -136,10 +135,3 @@ class BrokeredQueue:
             await self._broker.settle(known, foreign)
         except BrokerUnavailableError as error:
             log.warning("messages_not_acknowledged", reason=str(error))
-
-    async def _rung(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._bell.wait()
-        except TimeoutError:
-            return
