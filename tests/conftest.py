@@ -63,7 +63,11 @@ class Kubernetes:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        if self.info:
+            # Clusters come and go at one address, by which kubectl remembers what kinds there are, and of which group.
+            environment["KUBECACHEDIR"] = str(self.kubeconfig.parent / "kubectl-cache")
+        return environment
 
     @property
     def audit_log(self) -> Path:
