@@ -297,12 +297,10 @@ class Operators:
     folder: Path
     namespaces: tuple[str, ...]
     lease_namespace: str
-    stack: ExitStack
-    count: int = 0
+    started: list[Operator] = field(default_factory=list)
 
     def start(self, *flags: str, namespaces: tuple[str, ...] | None = None) -> Operator:
-        self.count += 1
-        port, log = _free_port(), self.folder / f"operator-{self.count}.log"
+        port, log = _free_port(), self.folder / f"operator-{len(self.started)}.log"
         chosen = self.namespaces if namespaces is None else namespaces
         command = [sys.executable, "-m", "supportfleet_operator", "run", "--listen", f"127.0.0.1:{port}"]
         command += ["--kubeconfig", str(self.kubeconfig), "--lease-namespace", self.lease_namespace, *flags]
@@ -312,8 +310,15 @@ class Operators:
         environment.pop("KUBERNETES_SERVICE_HOST", None)
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        self.stack.callback(_end, process)
-        return Operator(process, log, port)
+        self.started.append(Operator(process, log, port))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """End all that still run, at once."""
+        for one in self.started:
+            if one.process.poll() is None:
+                one.process.kill()
+            one.process.wait(10)
 
 
 @dataclass(frozen=True)
@@ -380,12 +385,6 @@ def _is_about(event: dict[str, Any], agent: str) -> bool:
     """Whether a request may be about an agent's objects; a new Event has no name yet."""
     name = event["objectRef"].get("name", "")
     return not agent or name in ("", agent) or name.startswith(f"{agent}-")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait(10)
 
 
 def _free_port() -> int:
@@ -476,18 +475,19 @@ def operators(
     installed: Any, operator_kubeconfig: Path, place: Namespace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operators]:
     """Replicas of the operator; all that a test starts end with it."""
-    with ExitStack() as stack:
-        lease = place.name
-        role = {"rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]}
-        subject = {"kind": "ServiceAccount", "name": "supportfleet-operator", "namespace": SYSTEM}
-        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{lease}"
-        place.api.request("POST", f"{rbac}/roles", {"metadata": {"name": "lease"}, **role})
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"}
-        place.api.request(
-            *("POST", f"{rbac}/rolebindings"),
-            {"metadata": {"name": "lease"}, "roleRef": reference, "subjects": [subject]},
-        )
-        yield Operators(operator_kubeconfig, tmp_path_factory.mktemp("logs"), (place.name,), lease, stack)
+    lease = place.name
+    role = {"rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]}
+    subject = {"kind": "ServiceAccount", "name": "supportfleet-operator", "namespace": SYSTEM}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{lease}"
+    place.api.request("POST", f"{rbac}/roles", {"metadata": {"name": "lease"}, **role})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"}
+    place.api.request(
+        *("POST", f"{rbac}/rolebindings"),
+        {"metadata": {"name": "lease"}, "roleRef": reference, "subjects": [subject]},
+    )
+    operators = Operators(operator_kubeconfig, tmp_path_factory.mktemp("logs"), (place.name,), lease)
+    yield operators
+    operators.end()
 
 
 @pytest.fixture(scope="module")
