@@ -30,12 +30,15 @@ from supportfleet_runtime.conversations.turns import Turns
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.gateway.health import HealthEndpoint
 from supportfleet_runtime.gateway.keys import key_middleware
 from supportfleet_runtime.gateway.measuring import measuring_middleware
 from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
 from supportfleet_runtime.health import Check, database_check
+from supportfleet_runtime.health.monitor import Monitor
+from supportfleet_runtime.health.window import SlidingWindow
 from supportfleet_runtime.language_models import make_ladder
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.factory import make_queue
@@ -47,6 +50,7 @@ from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl, parse_database_url
+from supportfleet_runtime.watching import dependencies, observer
 
 log = structlog.get_logger()
 
@@ -96,6 +100,8 @@ class Parts:
     ladder: Ladder
     worker: Worker
     metrics: Metrics
+    monitor: Monitor
+    window: SlidingWindow = field(default_factory=SlidingWindow)
     progress: Progress = field(default_factory=Progress)
 
 
@@ -140,7 +146,8 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         metrics=metrics,
     )
     source = model_source(configuration, model, metrics)
-    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, metrics)
+    monitor = Monitor(dependencies(settings, database, queue, metrics), metrics, now)
+    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, metrics, monitor)
     gateway = Gateway(
         intake=Intake(database, queue, settings.scope, wakeup),
         mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
@@ -154,7 +161,18 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         patience=2 * settings.db_timeout,
         now=now,
     )
-    return _application(parts, gateway)
+    health = HealthEndpoint(
+        observer(
+            settings,
+            checks=gateway.checks,
+            monitor=monitor,
+            depth=queue.depth,
+            window=parts.window,
+            metrics=metrics,
+            now=now,
+        )
+    )
+    return _application(parts, gateway, health)
 
 
 def database_url(settings: Settings) -> DatabaseUrl:
@@ -198,11 +216,11 @@ def checks(parts: Parts) -> dict[str, Check]:
     }
 
 
-def _application(parts: Parts, gateway: Gateway) -> web.Application:
+def _application(parts: Parts, gateway: Gateway, health: HealthEndpoint) -> web.Application:
     keys = parts.settings.keys
     app = web.Application(
         middlewares=[
-            measuring_middleware(parts.metrics),
+            measuring_middleware(parts.metrics, parts.window),
             problem_middleware,
             *([key_middleware(keys)] if keys else []),
         ],
@@ -210,6 +228,7 @@ def _application(parts: Parts, gateway: Gateway) -> web.Application:
     )
     app[PARTS] = parts
     gateway.add_routes(app)
+    health.add_routes(app)
     app.on_shutdown.append(_start_draining)
     app.cleanup_ctx.append(lifetime)
     return app
@@ -228,6 +247,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         asyncio.create_task(parts.model_source.run()),
         asyncio.create_task(parts.agent_settings.follow(parts.settings.config_file, parts.settings.config_dir)),
         asyncio.create_task(parts.waiters.run()),
+        asyncio.create_task(parts.monitor.run()),
         asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
     ]
     for task in background:

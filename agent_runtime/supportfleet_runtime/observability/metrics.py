@@ -89,6 +89,12 @@ class Metrics:
             ["dependency"],
             registry=self.registry,
         )
+        self.dependency_healthy = Gauge(
+            "agent_dependency_healthy",
+            "What the health loop looks at: 1 healthy, 0 unhealthy.",
+            ["dependency"],
+            registry=self.registry,
+        )
         self.reloads = Counter(
             "agent_model_reload", "Reloads: success, failed, unreachable.", ["result"], registry=self.registry
         )
@@ -139,6 +145,11 @@ class Metrics:
             self.unpriced.labels(model=model).inc()
         else:
             self.cost.labels(model=model).inc(cost)
+
+    def breakers(self) -> dict[str, int]:
+        """The state of each breaker, by its dependency."""
+        (family,) = self.breaker_state.collect()
+        return {sample.labels["dependency"]: int(sample.value) for sample in family.samples}
 
     def render(self) -> bytes:
         """The text exposition."""

@@ -87,6 +87,8 @@ class Broker:
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._failing_since: float | None = None
+        self.problem: str | None = None
+        """What was wrong with the last call, for who watches."""
 
     async def send(self, bodies: Sequence[bytes]) -> None:
         """Send messages; the broker has them when this returns."""
@@ -120,9 +122,11 @@ class Broker:
             if link is not None and link is self._link and self._is_hopeless():
                 self._link = None
                 await self._shut(link)
-            raise BrokerUnavailableError(f"the queue's broker failed: {type(error).__name__}") from error
+            self.problem = f"the queue's broker failed: {type(error).__name__}"
+            raise BrokerUnavailableError(self.problem) from error
         else:
             self._failing_since = None
+            self.problem = None
             return result
 
     def _is_hopeless(self) -> bool:

@@ -58,6 +58,11 @@ class BrokeredQueue:
         """Its name."""
         return self._store.name
 
+    @property
+    def problem(self) -> str | None:
+        """What was wrong with the last call to the broker."""
+        return self._broker.problem
+
     def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are sent when the transaction has committed."""
         self._store.publish(transaction, items)
