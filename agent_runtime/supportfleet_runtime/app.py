@@ -135,7 +135,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     live = LiveSettings(configuration.agent)
     ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
     agent = Agent(live, lambda: model.classifier, ladder, metrics, now)
-    turns = Turns(database, queue, waiters, window=lambda: live().history.max_turns, now=now)
+    turns = Turns(database, queue, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now)
     answering = Answering(agent, turns, wakeup, metrics)
     worker = Worker(
         queue=queue,

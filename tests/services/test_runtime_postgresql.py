@@ -28,6 +28,7 @@ TAKEN_OVER = {
     "test_storage.py": ("TestDatabase", "TestMigration"),
     "test_queue.py": ("setup", "TestLeasing", "TestOrder", "TestEnding"),
     "test_conversations.py": ("desk", "TestIntake", "TestTurns", "TestViews"),
+    "test_audit.py": ("TestWhatIsRecorded", "TestAppendOnly"),
     "test_app.py": ("TestSharing", "TestCrashes"),
     "test_gateway.py": ("agent", "TestMessages", "TestFuzz"),
 }

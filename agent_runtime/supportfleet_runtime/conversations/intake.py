@@ -1,7 +1,8 @@
 """Taking messages in: a message and its task are stored together, and only then is it accepted.
 
-Messages that arrive together share a transaction. A conversation's row gives out its turns' numbers, and is locked
-while it does, so turns are in order whichever pods the messages reach.
+Messages that arrive together share a transaction, which also notes in the audit log that they were accepted. A
+conversation's row gives out its turns' numbers, and is locked while it does, so turns are in order whichever pods the
+messages reach.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from supportfleet_runtime.conversations.records import Incoming
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.queue.port import Queue, QueueItem
 from supportfleet_runtime.queue.wakeup import Wakeup
-from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import CUSTOMER, conversations, messages
@@ -49,6 +50,7 @@ class Intake:
             connection.execute(_INSERT_MESSAGE, [_message(item, turns[item.task_id]) for item in accepted])
             items = [QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at) for i in accepted]
             self._queue.publish(connection, items)
+            audit.record(connection, [self._accepted(item, turns[item.task_id]) for item in accepted])
             if not self._wakeup.has_room:
                 signals.send(connection, signals.WORK, [self._queue.name])
         return turns
@@ -66,6 +68,17 @@ class Intake:
             for row in connection.execute(_TAKE_TURN, values):
                 turns[continuing[row.id, row.customer_id].task_id] = row.turns
         return turns
+
+    def _accepted(self, incoming: Incoming, turn: int) -> audit.Event:
+        return audit.Event(
+            audit.MESSAGE_ACCEPTED,
+            incoming.received_at,
+            self._scope,
+            incoming.customer_id,
+            incoming.conversation_id,
+            turn,
+            incoming.task_id,
+        )
 
     def _conversation(self, incoming: Incoming) -> dict[str, object]:
         return {

@@ -1,12 +1,13 @@
 """A worker's side of a conversation: reading a turn with its history, and storing its answer.
 
-The answer, the conversation's new state and the end of the lease are one transaction; a worker that lost its lease in
-the meantime stores nothing. Turns that are read or stored at the same time share a query or a transaction.
+The answer, the conversation's new state, the end of the lease and what the audit log says of it are one transaction; a
+worker that lost its lease in the meantime stores nothing. Turns that are read or stored at the same time share a query
+or a transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -20,7 +21,7 @@ from supportfleet_runtime.conversations.records import Reply
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.queue.port import Lease, Queue
-from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.ids import new_id
@@ -57,7 +58,7 @@ def reply_of(answer: Answer, turn: Turn) -> Reply:
 
 
 class Turns:
-    """Turns of conversations. ``window`` tells how many earlier ones an agent is shown."""
+    """Turns of one agent's (``scope``) conversations. ``window`` tells how many earlier ones an agent is shown."""
 
     def __init__(
         self,
@@ -65,9 +66,11 @@ class Turns:
         queue: Queue,
         waiters: Waiters,
         *,
+        scope: str,
         window: Callable[[], int],
         now: Callable[[], datetime],
     ) -> None:
+        self._scope = scope
         self._database = database
         self._queue = queue
         self._waiters = waiters
@@ -110,6 +113,7 @@ class Turns:
             connection.execute(_UPDATE_CONVERSATION, [_conversation(item, now) for item in stored])
             elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
             signals.send(connection, signals.DONE, elsewhere)
+            audit.record(connection, [event for item in stored for event in _events(item, self._scope, now)])
         return held
 
 
@@ -122,6 +126,25 @@ def _conversation(item: Answered, now: datetime) -> dict[str, Any]:
         "escalated_": now if item.answer.escalate else None,
         "now_": now,
     }
+
+
+def _events(item: Answered, scope: str, now: datetime) -> Iterator[audit.Event]:
+    """What the audit log says of an answer."""
+    turn, reply = item.turn, item.reply
+
+    def event(name: str, **facts: audit.Fact) -> audit.Event:
+        return audit.Event(name, now, scope, turn.customer_id, turn.conversation_id, turn.number, turn.task_id, facts)
+
+    yield event(
+        audit.MESSAGE_ANSWERED,
+        intent=reply.intent,
+        source=reply.source,
+        model=reply.model,
+        tools_enabled=reply.tools_enabled,
+        fallback_level=reply.fallback_level,
+    )
+    if item.dead:
+        yield event(audit.TASK_DEAD, tries=item.lease.tries)
 
 
 def _message(item: Answered, now: datetime) -> dict[str, Any]:

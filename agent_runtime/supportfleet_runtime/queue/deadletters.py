@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, select, tuple_, update
 
-from supportfleet_runtime.storage import signals
+from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import AGENT, DEAD, READY, conversations, messages, tasks
 
@@ -58,7 +59,8 @@ class DeadLetters:
 
     def _replay(self, connection: Connection, task_ids: Sequence[str]) -> set[str]:
         chosen = (
-            select(tasks.c.id, tasks.c.conversation_id, tasks.c.turn, tasks.c.queue)
+            select(tasks.c.id, tasks.c.conversation_id, tasks.c.turn, tasks.c.queue, conversations.c.customer_id)
+            .join(conversations, conversations.c.id == tasks.c.conversation_id)
             .where(self._is_dead(), tasks.c.id.in_(task_ids))
             .with_for_update(of=tasks)
         )
@@ -70,9 +72,15 @@ class DeadLetters:
         connection.execute(delete(messages).where(is_reply))
         ready = {"state": READY, "tries": 0, "visible_at": self._now(), "finished_at": None, "error": None}
         connection.execute(update(tasks).where(tasks.c.id.in_([row.id for row in rows])).values(ready))
+        audit.record(connection, [self._replayed(row) for row in rows])
         for queue in sorted({row.queue for row in rows}):
             signals.send(connection, signals.WORK, [queue])
         return {row.id for row in rows}
+
+    def _replayed(self, row: Any) -> audit.Event:
+        return audit.Event(
+            audit.TASK_REPLAYED, self._now(), self._scope, row.customer_id, row.conversation_id, row.turn, row.id
+        )
 
     def _is_dead(self) -> ColumnElement[bool]:
         own = select(conversations.c.id).where(conversations.c.scope == self._scope)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sqlalchemy import (
+    JSON,
+    BigInteger,
     Boolean,
     Column,
     ColumnElement,
@@ -106,6 +108,32 @@ tasks = Table(
     Column("error", String(200)),
     UniqueConstraint("conversation_id", "turn", name="tasks_conversation_id_turn_key"),
 )
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("scope", String(200), nullable=False),
+    Column("customer_id", String(128)),
+    Column("conversation_id", String(64)),
+    Column("turn", Integer),
+    Column("task_id", String(64)),
+    Column("facts", JSON, nullable=False),
+)
+"""What happened (see ``audit``). It refers to conversations and tasks by name alone: it outlives them."""
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("scope", String(200), nullable=False),
+    Column("customer_id", String(128)),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+)
+"""Erasures of customers: ``id`` is the pseudonym that stays; ``customer_id`` is gone once one has finished."""
 
 # Only unfinished tasks are looked for, and there are few: these indexes stay small however long the history gets.
 Index("tasks_due", tasks.c.queue, tasks.c.visible_at, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED)
