@@ -24,7 +24,9 @@ from supportfleet_runtime.agent.model import IntentModel, ModelLoader
 from supportfleet_runtime.agent.pricing import Spending
 from supportfleet_runtime.config import Configuration, Settings, default_database_path
 from supportfleet_runtime.conversations.answering import Answering
+from supportfleet_runtime.conversations.history import Histories
 from supportfleet_runtime.conversations.intake import Intake
+from supportfleet_runtime.conversations.long_answering import LongAnswering
 from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.turns import Turns
 from supportfleet_runtime.conversations.views import Views
@@ -42,6 +44,7 @@ from supportfleet_runtime.health.window import SlidingWindow
 from supportfleet_runtime.language_models import make_ladder
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.factory import make_queue
+from supportfleet_runtime.queue.long_lane import LongLane
 from supportfleet_runtime.queue.port import Queue
 from supportfleet_runtime.queue.settings import queue_address
 from supportfleet_runtime.queue.wakeup import Wakeup
@@ -99,6 +102,7 @@ class Parts:
     agent_settings: LiveSettings
     ladder: Ladder
     worker: Worker
+    long_worker: Worker
     metrics: Metrics
     monitor: Monitor
     window: SlidingWindow = field(default_factory=SlidingWindow)
@@ -135,8 +139,18 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     live = LiveSettings(configuration.agent)
     ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
     agent = Agent(live, lambda: model.classifier, ladder, metrics, now)
-    turns = Turns(database, queue, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now)
-    answering = Answering(agent, turns, wakeup, metrics)
+    long_lane = LongLane(database, settings.queue, scope=settings.scope, lease=lease, now=now)
+    turns = Turns(
+        database,
+        queue,
+        waiters,
+        scope=settings.scope,
+        window=lambda: live().history.max_turns,
+        now=now,
+        long_lane=long_lane,
+    )
+    long_bell = Wakeup()
+    answering = Answering(agent, turns, wakeup, metrics, long_bell)
     worker = Worker(
         queue=queue,
         handle=answering.handle,
@@ -145,9 +159,25 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         settings=WorkerSettings(settings.queue_batch, settings.queue_visibility, lease, settings.queue_max_tries),
         metrics=metrics,
     )
+    late = Turns(
+        database, long_lane, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now, late=True
+    )
+    histories = Histories(database, settings.scope, lambda: live().order_book, now=now)
+    works = {"detailed_history": histories.detailed_history}
+    long_answering = LongAnswering(agent, late, long_lane, works=works, ended=Wakeup(), metrics=metrics)
+    long_worker = Worker(
+        queue=long_lane,
+        handle=long_answering.handle,
+        give_up=long_answering.give_up,
+        wakeup=long_bell,
+        settings=WorkerSettings(settings.long_tasks, settings.long_task_seconds, lease, settings.queue_max_tries),
+        metrics=metrics,
+    )
     source = model_source(configuration, model, metrics)
     monitor = Monitor(dependencies(settings, database, queue, metrics), metrics, now)
-    parts = Parts(settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, metrics, monitor)
+    parts = Parts(
+        settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, long_worker, metrics, monitor
+    )
     gateway = Gateway(
         intake=Intake(database, queue, settings.scope, wakeup),
         mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
@@ -254,7 +284,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         task.add_done_callback(lambda task: _must_not_fail(task, parts.progress))
     yield
     try:
-        await parts.worker.stop(WORKER_GRACE)
+        await asyncio.gather(parts.worker.stop(WORKER_GRACE), parts.long_worker.stop(WORKER_GRACE))
     except StorageError as error:
         log.warning("leases_not_released", reason=str(error))  # they run out
     for task in background:
@@ -272,7 +302,7 @@ async def bring_up(parts: Parts) -> None:
     parts.progress.worker = None
     log.info("ready", scope=parts.settings.scope, queue=parts.queue.name, database=parts.database.kind.value)
     parts.progress.ready.set()
-    await parts.worker.run()
+    await asyncio.gather(parts.worker.run(), parts.long_worker.run())
 
 
 async def _migrate(parts: Parts) -> None:

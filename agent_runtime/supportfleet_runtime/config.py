@@ -147,6 +147,16 @@ class Settings(BaseSettings):
     queue_max_tries: int = setting(
         5, "a whole number from 1 to 100", "Attempts before a message is dead-lettered.", ge=1, le=100
     )
+    long_tasks: int = setting(
+        4,
+        "a whole number from 1 to 100",
+        "Most long tasks (`longIntents`) worked at once, beside the messages.",
+        ge=1,
+        le=100,
+    )
+    long_task_seconds: float = setting(
+        900.0, "seconds from 5 to 3600", "Longest time one attempt at a long task may take.", ge=5, le=3600
+    )
     model_dir: Path = setting(Path("/models"), "a folder", "Where `sync-model` puts models.")
     model_digest: str | None = setting(
         None,

@@ -14,7 +14,7 @@ from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.queue.sql import SqlQueue
 from supportfleet_runtime.queue.wakeup import Wakeup
-from supportfleet_runtime.queue.worker import LONGEST_PAUSE, Worker, WorkerSettings, retry_delay
+from supportfleet_runtime.queue.worker import LONGEST_PAUSE, Pauses, Worker, WorkerSettings
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import conversations, tasks
 
@@ -479,5 +479,6 @@ class TestWorker:
     @given(st.integers(1, 1000), st.floats(0, 1))
     def test_pauses_grow_and_are_bounded(self, tries: int, chance: float) -> None:
         """The pause doubles with each failure, never exceeds the longest, and is never nought."""
-        assert 0 < retry_delay(tries, chance) <= LONGEST_PAUSE
-        assert retry_delay(tries, chance) <= retry_delay(tries + 1, chance)
+        pauses = Pauses()
+        assert 0 < pauses.after(tries, chance) <= LONGEST_PAUSE
+        assert pauses.after(tries, chance) <= pauses.after(tries + 1, chance)

@@ -32,7 +32,7 @@ LEASE = 3.0
 class SlowAgent:
     """An agent that thinks for some 50 ms."""
 
-    async def answer(self, turn: Turn) -> Answer:
+    async def answer(self, turn: Turn, *, may_defer: bool = False) -> Answer:
         await asyncio.sleep(random.uniform(0.02, 0.08))
         if turn.text == "poison":
             raise ValueError

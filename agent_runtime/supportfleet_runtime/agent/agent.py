@@ -41,8 +41,8 @@ class Agent:
         self._metrics = metrics
         self._now = now
 
-    async def answer(self, turn: Turn) -> Answer:
-        """Answer ``turn``."""
+    async def answer(self, turn: Turn, *, may_defer: bool = False) -> Answer:
+        """Answer ``turn``. Where the answer takes long and ``may_defer``, only say so."""
         settings, classifier = self._settings(), self._classifier()
         started = time.perf_counter()
         prediction = classifier.classify(turn.text)
@@ -53,6 +53,8 @@ class Agent:
         if threshold is None:
             threshold = classifier.info.threshold
         meant = understand(turn.text, prediction, threshold, mentions, turn.pending)
+        if may_defer and meant.intent in settings.long_intents:
+            return Answer("", meant.intent, meant.confidence, Source.RULES, later=True)
         case = Case(mentions, orders, self._now().date(), settings, meant.asked, turn.escalated)
         return _by_rules(meant, case) or await self._by_model(meant, turn, settings)
 

@@ -75,6 +75,9 @@ class AgentSettings(_Section):
     )
     escalation_reply: Reply = "I've passed this conversation to a colleague, who will get back to you here."
     confidence_threshold: float | None = Field(default=None, ge=0, le=1)
+    long_intents: frozenset[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
+        default=frozenset({"detailed_history"}), description="answered as tasks, apart from what takes seconds"
+    )
     history: HistorySettings = HistorySettings()
     rules: RuleSettings = RuleSettings()
     prices: dict[Annotated[str, Field(min_length=1, max_length=200)], PriceSettings] = Field(

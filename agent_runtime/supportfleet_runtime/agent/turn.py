@@ -59,3 +59,5 @@ class Answer:
     pending: Pending | None = None
     escalate: bool = False
     """A person is called now; that a conversation already was with one shows in the conversation."""
+    later: bool = False
+    """The answer takes long: it is worked out apart from the others, and this one is no reply."""

@@ -13,16 +13,19 @@ from supportfleet_runtime.queue.wakeup import Wakeup
 class Answering:
     """The worker's handler."""
 
-    def __init__(self, agent: Agent, turns: Turns, wakeup: Wakeup, metrics: Metrics) -> None:
+    def __init__(
+        self, agent: Agent, turns: Turns, wakeup: Wakeup, metrics: Metrics, long_bell: Wakeup | None = None
+    ) -> None:
         self._agent = agent
         self._turns = turns
         self._wakeup = wakeup
         self._metrics = metrics
+        self._long_bell = long_bell
 
     async def handle(self, lease: Lease) -> None:
         """Answer a turn."""
         turn = await self._turns.load(lease.id)
-        answer = await self._agent.answer(turn)
+        answer = await self._agent.answer(turn, may_defer=True)
         await self._store(lease, turn, answer, dead=False)
 
     async def give_up(self, lease: Lease) -> None:
@@ -36,6 +39,11 @@ class Answering:
             self._wakeup.notify()  # the next turn waited for this one
         if not held:
             self._metrics.tasks.labels(outcome="lost").inc()
+            return
+        if answer.later:
+            self._metrics.tasks.labels(outcome="deferred").inc()
+            if self._long_bell:
+                self._long_bell.notify()
             return
         self._metrics.tasks.labels(outcome="dead" if dead else "done").inc()
         self._metrics.count_answer(answer.fallback_level, escalated=answer.escalate and not turn.escalated)

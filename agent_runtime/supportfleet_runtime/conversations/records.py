@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 TaskState = Literal["queued", "running", "done", "failed"]
+CallbackState = Literal["waiting", "delivering", "delivered", "failed"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,25 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """What stands for a reply that takes long: the customer is told later."""
+
+    intent: str
+
+
+Outcome = Reply | Deferred
+"""What a request that waits is told."""
+
+
+@dataclass(frozen=True)
+class Long:
+    """A long task's own facts. ``progress`` is in percent; ``result`` is there once the task is done."""
+
+    progress: int
+    result: Any
+
+
+@dataclass(frozen=True)
 class TaskRecord:
     """A task as its customer may know it. ``reply`` is there once it ended."""
 
@@ -49,6 +69,7 @@ class TaskRecord:
     created_at: datetime
     finished_at: datetime | None
     reply: Reply | None
+    long: Long | None = None
 
 
 @dataclass(frozen=True)

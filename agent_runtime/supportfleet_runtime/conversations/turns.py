@@ -2,7 +2,7 @@
 
 The answer, the conversation's new state, the end of the lease and what the audit log says of it are one transaction; a
 worker that lost its lease in the meantime stores nothing. Turns that are read or stored at the same time share a query
-or a transaction.
+or a transaction. A turn whose answer takes long is put into the long lane by that transaction, instead of a reply.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, func, insert, select, update
+from sqlalchemy import Case, Column, Connection, Executable, Select, and_, bindparam, case, func, insert, select, update
 
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
-from supportfleet_runtime.conversations.records import Reply
+from supportfleet_runtime.conversations.records import Deferred, Outcome, Reply
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError
-from supportfleet_runtime.queue.port import Lease, Queue
+from supportfleet_runtime.queue.long_lane import LongLane
+from supportfleet_runtime.queue.port import Lease, Leases
 from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
@@ -42,6 +43,11 @@ class Answered:
         """The answer as the customer is told it."""
         return reply_of(self.answer, self.turn)
 
+    @property
+    def outcome(self) -> Outcome:
+        """What a request that waits is told."""
+        return Deferred(self.answer.intent) if self.answer.later else self.reply
+
 
 def reply_of(answer: Answer, turn: Turn) -> Reply:
     """The answer to a turn as its customer is told it."""
@@ -58,17 +64,23 @@ def reply_of(answer: Answer, turn: Turn) -> Reply:
 
 
 class Turns:
-    """Turns of one agent's (``scope``) conversations. ``window`` tells how many earlier ones an agent is shown."""
+    """Turns of one agent's (``scope``) conversations, worked from ``queue``. An agent is shown ``window`` earlier ones.
+
+    Answers that take long go to ``long_lane``. The long lane's own answers (``late``) come when the conversation may
+    have gone on: they ask a question only where it has not.
+    """
 
     def __init__(
         self,
         database: Database,
-        queue: Queue,
+        queue: Leases,
         waiters: Waiters,
         *,
         scope: str,
         window: Callable[[], int],
         now: Callable[[], datetime],
+        long_lane: LongLane | None = None,
+        late: bool = False,
     ) -> None:
         self._scope = scope
         self._database = database
@@ -76,6 +88,8 @@ class Turns:
         self._waiters = waiters
         self._window = window
         self._now = now
+        self._long_lane = long_lane
+        self._update_conversation = _UPDATE_LATE if late else _UPDATE_CONVERSATION
         self._reader: Batcher[str, Turn] = Batcher(self._load)
         self._writer: Batcher[Answered, bool] = Batcher(self._store)
 
@@ -97,7 +111,7 @@ class Turns:
         held = await self._database.write(lambda connection: self._insert(connection, batch))
         for item in batch:
             if item.lease.id in held:
-                self._waiters.resolve(item.lease.id, item.reply)
+                self._waiters.resolve(item.lease.id, item.outcome)
         return [item.lease.id in held for item in batch]
 
     def _insert(self, connection: Connection, batch: Sequence[Answered]) -> set[str]:
@@ -107,20 +121,31 @@ class Turns:
         held |= self._queue.ack(connection, [item.lease for item in batch if item.dead], dead=True)
         stored = [item for item in batch if item.lease.id in held]
         if stored:
-            connection.execute(_INSERT_REPLY, [_message(item, now) for item in stored])
+            replied = [item for item in stored if not item.answer.later]
+            if replied:
+                connection.execute(_INSERT_REPLY, [_message(item, now) for item in replied])
+            if len(replied) < len(stored):
+                self._defer(connection, [item for item in stored if item.answer.later])
             # Rows are locked in the same order everywhere, so that two processes can't wait for each other.
             stored.sort(key=lambda item: item.turn.conversation_id)
-            connection.execute(_UPDATE_CONVERSATION, [_conversation(item, now) for item in stored])
+            connection.execute(self._update_conversation, [_conversation(item, now) for item in stored])
             elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
             signals.send(connection, signals.DONE, elsewhere)
-            audit.record(connection, [event for item in stored for event in _events(item, self._scope, now)])
+            audit.record(connection, [event for item in replied for event in _events(item, self._scope, now)])
         return held
+
+    def _defer(self, connection: Connection, items: Sequence[Answered]) -> None:
+        if self._long_lane is None:
+            raise TypeError("an answer that takes long, and no long lane to put it in")
+        asked = [(item.lease.id, item.turn.pending) for item in items]
+        self._long_lane.add(connection, [(id_, (it.intent, it.asked) if it else None) for id_, it in asked])
 
 
 def _conversation(item: Answered, now: datetime) -> dict[str, Any]:
     pending = item.answer.pending
     return {
         "key_": item.turn.conversation_id,
+        "number_": item.turn.number,
         "intent_": pending.intent if pending else None,
         "asked_": pending.asked if pending else None,
         "escalated_": now if item.answer.escalate else None,
@@ -215,13 +240,26 @@ def _load_statement() -> Select[Any]:
 
 _LOAD = _load_statement()
 _INSERT_REPLY = insert(messages)
-_UPDATE_CONVERSATION = (
-    update(conversations)
-    .where(conversations.c.id == bindparam("key_"))
-    .values(
-        pending_intent=bindparam("intent_"),
-        pending_asked=bindparam("asked_"),
-        escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated_")),
-        updated_at=bindparam("now_"),
+
+
+def _update_conversation(pending_intent: Any, pending_asked: Any) -> Executable:
+    return (
+        update(conversations)
+        .where(conversations.c.id == bindparam("key_"))
+        .values(
+            pending_intent=pending_intent,
+            pending_asked=pending_asked,
+            escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated_")),
+            updated_at=bindparam("now_"),
+        )
     )
+
+
+def _unless_gone_on(name: str, column: Column[Any]) -> Case[Any]:
+    return case((conversations.c.turns == bindparam("number_"), bindparam(name, type_=column.type)), else_=column)
+
+
+_UPDATE_CONVERSATION = _update_conversation(bindparam("intent_"), bindparam("asked_"))
+_UPDATE_LATE = _update_conversation(
+    _unless_gone_on("intent_", conversations.c.pending_intent), _unless_gone_on("asked_", conversations.c.pending_asked)
 )

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.mirrored import Mirrored
-from supportfleet_runtime.conversations.records import Incoming, Reply
+from supportfleet_runtime.conversations.records import Deferred, Incoming, Outcome, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError, StorageError
@@ -82,17 +82,19 @@ class Gateway:
             await self._accept(incoming)
             try:
                 async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
-                    reply = await future
+                    outcome: Outcome | None = await future
             except TimeoutError:
-                reply = None
+                outcome = None
         latency = time.perf_counter() - started
         self.metrics.response_latency.observe(latency)
         ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
-        if reply is None:
-            log.info("message_queued", **ids)
-            headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
-            return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
-        return _answered(request, incoming, reply, latency)
+        if isinstance(outcome, Reply):
+            return _answered(request, incoming, outcome, latency)
+        if isinstance(outcome, Deferred):
+            request[INTENT] = outcome.intent
+        log.info("message_queued", **ids)
+        headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
+        return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
 
     async def _answer_mirrored(self, request: web.Request, incoming: Incoming, started: float) -> web.Response:
         """Answer a copy at once: nothing of it is stored, so it is never left to the queue."""

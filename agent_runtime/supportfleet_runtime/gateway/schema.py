@@ -127,6 +127,7 @@ def task_json(task: TaskRecord) -> dict[str, Any]:
         "created_at": task.created_at,
         "finished_at": task.finished_at,
         **(reply_json(task.reply) if task.reply else {}),
+        **({"progress": task.long.progress, "result": task.long.result} if task.long else {}),
     }
 
 

@@ -88,7 +88,7 @@ class Metrics:
         )
         self.tasks = Counter(
             "agent_task",
-            "Attempts at messages that were `done`, `retried`, `dead`, or `lost` their lease.",
+            "Attempts at messages that were `done`, `deferred` (long), `retried`, `dead`, or `lost` their lease.",
             ["outcome"],
             registry=self.registry,
         )

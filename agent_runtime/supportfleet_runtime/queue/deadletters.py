@@ -2,7 +2,7 @@
 
 A dead letter is a task that failed as often as it may. Its customer got the generic reply. Replaying it takes that
 reply out of the conversation and makes the task wait for a worker again, with all its tries; the new reply takes the
-old one's place, so each message still has one.
+old one's place, so each message still has one. Who asked for a callback is called again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from sqlalchemy import ColumnElement, Connection, delete, select, tuple_, update
 
 from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import AGENT, DEAD, READY, conversations, messages, tasks
+from supportfleet_runtime.storage.ids import new_id
+from supportfleet_runtime.storage.schema import AGENT, DEAD, READY, callbacks, conversations, messages, tasks
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ class DeadLetters:
         turns = [(row.conversation_id, row.turn) for row in rows]
         is_reply = tuple_(messages.c.conversation_id, messages.c.turn).in_(turns) & (messages.c.role == AGENT)
         connection.execute(delete(messages).where(is_reply))
-        ready = {"state": READY, "tries": 0, "visible_at": self._now(), "finished_at": None, "error": None}
+        again = {"state": READY, "tries": 0, "finished_at": None, "error": None}
+        for task_id in [row.id for row in rows]:  # under another id, so that it is no repetition to who was told
+            told = {"id": new_id("cb", self._now()), "visible_at": self._now(), **again}
+            connection.execute(update(callbacks).where(callbacks.c.task_id == task_id).values(told))
+        ready = {**again, "visible_at": self._now()}
         connection.execute(update(tasks).where(tasks.c.id.in_([row.id for row in rows])).values(ready))
         audit.record(connection, [self._replayed(row) for row in rows])
         for queue in sorted({row.queue for row in rows}):

@@ -31,17 +31,16 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    tuple_,
     update,
 )
 
+from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY, is_unfinished, tasks
+from supportfleet_runtime.storage.schema import LEASED, READY, is_unfinished, tasks
 
 log = structlog.get_logger()
 
-MAX_ERROR: Final = 200
 ADOPT: Final = timedelta(seconds=15)
 """How long a task of another revision must have been due before it is worked here."""
 ADOPT_EVERY: Final = timedelta(seconds=1)
@@ -50,21 +49,17 @@ RESEND: Final = timedelta(seconds=30)
 """After how long a task that was handed to a broker, and claimed by nobody, is handed over again."""
 
 
-class SqlQueue:
+class SqlQueue(LeasedRows):
     """One queue of the table. ``lease`` is how many seconds a worker may be silent before its items are another's.
 
     ``scope`` is the agent; its queues are that and whatever begins with it and a slash.
     """
 
-    waits = False
-
     def __init__(
         self, database: Database, name: str, *, lease: float, now: Callable[[], datetime], scope: str | None = None
     ) -> None:
-        self._database = database
+        super().__init__(database, _LEASES, lease=lease, now=now)
         self.name = name
-        self._lease = timedelta(seconds=lease)
-        self._now = now
         has_kin = scope is not None and (name == scope or name.startswith(f"{scope}/"))
         self._scope = scope if has_kin else None
         self._adopted_at: datetime | None = None
@@ -98,26 +93,6 @@ class SqlQueue:
         values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
         return [Lease(row.id, row.tries, now) for row in sorted(rows)]
-
-    def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
-        """End leases for good. The ids that were still held."""
-        values = {"state_": DEAD if dead else DONE, "finished_": self._now()}
-        return _update_held(transaction, _END, leases, values)
-
-    async def retry(self, lease: Lease, delay: float, error: str) -> None:
-        """Give an item back for another try in ``delay`` seconds."""
-        values = {"visible_": self._now() + timedelta(seconds=delay), "error_": error[:MAX_ERROR]}
-        await self._database.write(lambda connection: _update_held(connection, _RETRY, [lease], values))
-
-    async def extend(self, leases: Collection[Lease]) -> set[str]:
-        """Keep leases alive. The ids that are still held."""
-        values = {"visible_": self._now() + self._lease}
-        return await self._database.write(lambda connection: _update_held(connection, _EXTEND, leases, values))
-
-    async def release(self, leases: Collection[Lease]) -> None:
-        """Give items back at once, as if they had not been tried."""
-        values = {"visible_": self._now()}
-        await self._database.write(lambda connection: _update_held(connection, _RELEASE, leases, values))
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
@@ -176,16 +151,6 @@ class SqlQueue:
         return [Lease(row.id, row.tries, now) for row in sorted(rows)]
 
 
-def _update_held(
-    connection: Connection, statement: Executable, leases: Collection[Lease], values: dict[str, Any]
-) -> set[str]:
-    """Update the rows that are still these leases'; their ids."""
-    if not leases:
-        return set()
-    keys = [(lease.id, lease.tries) for lease in leases]
-    return set(connection.execute(statement, {**values, "leases_": keys}).scalars())
-
-
 def _has_earlier() -> ColumnElement[bool]:
     """Whether an unfinished task of the same conversation comes first."""
     earlier = tasks.alias("earlier")
@@ -220,21 +185,13 @@ def _lease_statement() -> Executable:
     )
 
 
-def _held_statement(**values: Any) -> Executable:
-    is_held = tuple_(tasks.c.id, tasks.c.tries).in_(bindparam("leases_", expanding=True))
-    return update(tasks).where(is_held, tasks.c.state == LEASED).values(values).returning(tasks.c.id)
-
-
 def _is_ready() -> ColumnElement[bool]:
     return tasks.c.state == literal(READY, literal_execute=True)
 
 
 _INSERT = insert(tasks)
 _LEASE = _lease_statement()
-_END = _held_statement(state=bindparam("state_"), finished_at=bindparam("finished_"))
-_RETRY = _held_statement(state=READY, visible_at=bindparam("visible_"), error=bindparam("error_"))
-_EXTEND = _held_statement(visible_at=bindparam("visible_"))
-_RELEASE = _held_statement(state=READY, visible_at=bindparam("visible_"), tries=tasks.c.tries - 1)
+_LEASES: Final = LeaseStatements(tasks)
 
 
 def _adopt_statement() -> Executable:

@@ -5,6 +5,9 @@ the messages' primary key, whatever is worked twice. A task is one turn's work: 
 (``ready`` or ``leased``), the record of it afterwards. ``visible_at`` is when a worker may take it: at once, after a
 pause, or when its lease has run out. A lease is known by the task's id and its number of tries, which each lease adds
 to: a worker whose lease ran out holds a number that is no longer the row's.
+
+A task that takes long leaves the queue (``long``) for ``long_tasks``, whose rows are leased alike. A callback waits in
+``callbacks`` from the message on; it is due once its task has ended, by the very commit that ends it.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-READY, LEASED, DONE, DEAD = "ready", "leased", "done", "dead"
+READY, LEASED, LONG, DONE, DEAD = "ready", "leased", "long", "done", "dead"
 CUSTOMER, AGENT = "customer", "agent"
 
 UNFINISHED = text("state IN ('ready', 'leased')")
@@ -138,6 +141,51 @@ erasures = Table(
 # Only unfinished tasks are looked for, and there are few: these indexes stay small however long the history gets.
 Index("tasks_due", tasks.c.queue, tasks.c.visible_at, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED)
 Index("tasks_in_order", tasks.c.conversation_id, tasks.c.turn, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED)
+
+long_tasks = Table(
+    "long_tasks",
+    metadata,
+    Column("id", String(64), ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True),
+    Column("scope", String(200), nullable=False),
+    Column("queue", String(200), nullable=False),
+    Column("pending_intent", String(64)),
+    Column("pending_asked", Integer),
+    Column("progress", Integer, nullable=False),
+    Column("result", Text),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("visible_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("error", String(200)),
+)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("task_id", String(64), ForeignKey("tasks.id", ondelete="CASCADE"), nullable=False),
+    Column("scope", String(200), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("visible_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("error", String(200)),
+    UniqueConstraint("task_id", name="callbacks_task_id_key"),
+)
+
+for _table in (long_tasks, callbacks):
+    Index(
+        f"{_table.name}_due",
+        _table.c.scope,
+        _table.c.visible_at,
+        sqlite_where=UNFINISHED,
+        postgresql_where=UNFINISHED,
+    )
+Index("conversations_of_customer", conversations.c.scope, conversations.c.customer_id)
 
 
 def is_unfinished(task: FromClause) -> ColumnElement[bool]:
