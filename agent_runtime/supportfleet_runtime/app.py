@@ -38,6 +38,7 @@ from supportfleet_runtime.gateway.measuring import measuring_middleware
 from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
+from supportfleet_runtime.gateway.tracing import tracing_middleware
 from supportfleet_runtime.health import Check, database_check
 from supportfleet_runtime.health.monitor import Monitor
 from supportfleet_runtime.health.window import SlidingWindow
@@ -53,6 +54,7 @@ from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl, parse_database_url
+from supportfleet_runtime.telemetry import Telemetry, make_telemetry
 from supportfleet_runtime.watching import dependencies, observer
 
 log = structlog.get_logger()
@@ -106,6 +108,7 @@ class Parts:
     metrics: Metrics
     monitor: Monitor
     window: SlidingWindow = field(default_factory=SlidingWindow)
+    telemetry: Telemetry = field(default_factory=Telemetry)
     progress: Progress = field(default_factory=Progress)
 
 
@@ -118,6 +121,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     """The application. Nothing is opened before it starts."""
     settings = configuration.settings
     metrics = Metrics()
+    telemetry = make_telemetry(settings, metrics)
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     lease = min(LEASE_SECONDS, settings.queue_visibility)
     wakeup = Wakeup()
@@ -158,6 +162,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         wakeup=wakeup,
         settings=WorkerSettings(settings.queue_batch, settings.queue_visibility, lease, settings.queue_max_tries),
         metrics=metrics,
+        tracer=telemetry.tracer,
     )
     late = Turns(
         database, long_lane, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now, late=True
@@ -172,12 +177,14 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         wakeup=long_bell,
         settings=WorkerSettings(settings.long_tasks, settings.long_task_seconds, lease, settings.queue_max_tries),
         metrics=metrics,
+        tracer=telemetry.tracer,
     )
     source = model_source(configuration, model, metrics)
     monitor = Monitor(dependencies(settings, database, queue, metrics), metrics, now)
     parts = Parts(
         settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, long_worker, metrics, monitor
     )
+    parts.telemetry = telemetry
     gateway = Gateway(
         intake=Intake(database, queue, settings.scope, wakeup),
         mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
@@ -250,6 +257,7 @@ def _application(parts: Parts, gateway: Gateway, health: HealthEndpoint) -> web.
     keys = parts.settings.keys
     app = web.Application(
         middlewares=[
+            *([tracing_middleware(parts.telemetry.tracer)] if parts.telemetry.traces else []),
             measuring_middleware(parts.metrics, parts.window),
             problem_middleware,
             *([key_middleware(keys)] if keys else []),
@@ -278,6 +286,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         asyncio.create_task(parts.agent_settings.follow(parts.settings.config_file, parts.settings.config_dir)),
         asyncio.create_task(parts.waiters.run()),
         asyncio.create_task(parts.monitor.run()),
+        asyncio.create_task(parts.telemetry.run()),
         asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
     ]
     for task in background:
@@ -290,6 +299,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
+    await parts.telemetry.close()
     await parts.ladder.close()
     await parts.queue.close()
     await parts.database.close()

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
+from supportfleet_runtime.observability.otlp_headers import otlp_headers
 from supportfleet_runtime.queue.settings import QueueType, queue_problems
 from supportfleet_runtime.storage.url import DatabaseKind, parse_database_url
 
@@ -30,6 +31,8 @@ DEFAULT_CONFIG_DIR: Final = Path("/etc/supportfleet")
 DATABASE_FILE: Final = "supportfleet.db"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+OtlpCompression = Literal["none", "gzip"]
+OtlpProtocol = Literal["http/protobuf"]
 LlmProvider = Literal["auto", "anthropic", "scripted"]
 Lowercase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
@@ -182,6 +185,41 @@ class Settings(BaseSettings):
     )
     pod_namespace: str = setting("default", "up to 63 characters", "The SupportAgent's namespace.", max_length=63)
     pod_name: str = setting("local", "up to 253 characters", "This pod, in logs.", max_length=253)
+    enable_tracing: bool = setting(
+        False,  # noqa: FBT003 - a default
+        "true or false",
+        "Whether traces are sent to where the OTEL_ variables say: see telemetry.md.",
+    )
+    otel_exporter_otlp_endpoint: str = setting(
+        "http://localhost:4318",
+        "an http:// or https:// address",
+        "OpenTelemetry collector; `/v1/traces` is added.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    otel_exporter_otlp_traces_endpoint: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Where traces go, exactly. Unset: OTEL_EXPORTER_OTLP_ENDPOINT.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    otel_exporter_otlp_headers: SecretStr | None = setting(
+        None, "NAME=VALUE pairs, separated by commas", "Headers of requests to the collector, such as its key."
+    )
+    otel_exporter_otlp_traces_headers: SecretStr | None = setting(
+        None, "NAME=VALUE pairs, separated by commas", "The same for traces alone, instead."
+    )
+    otel_exporter_otlp_timeout: int = setting(
+        10_000, "milliseconds from 1 to 60000", "Longest time a request to the collector may take.", ge=1, le=60_000
+    )
+    otel_exporter_otlp_compression: Annotated[OtlpCompression, Lowercase] = setting(
+        "none", "none or gzip", "How requests to the collector are compressed."
+    )
+    otel_exporter_otlp_certificate: Path | None = setting(
+        None, "a PEM file", "Authority of the collector's certificate. Unset: the system's."
+    )
+    otel_exporter_otlp_protocol: OtlpProtocol = setting(
+        "http/protobuf", "http/protobuf", "How the collector is spoken to: there is one way."
+    )
     log_level: Annotated[LogLevel, Lowercase] = setting(
         "info", f"{', '.join(get_args(LogLevel))}", "Least severe event that is logged."
     )
@@ -191,6 +229,13 @@ class Settings(BaseSettings):
     def _keys_are_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and any(len(key) < 16 for key in split_keys(value)):  # noqa: PLR2004 - said in the setting
             raise ValueError("a key is shorter than 16 characters")
+        return value
+
+    @field_validator("otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers")
+    @classmethod
+    def _headers_are_pairs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            otlp_headers(value.get_secret_value())
         return value
 
     @field_validator("database_url")

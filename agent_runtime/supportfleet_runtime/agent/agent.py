@@ -19,6 +19,7 @@ from supportfleet_runtime.agent.rules import RULES, Case
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.agent.turn import GENERIC_LEVEL, Answer, Source, Turn
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import Field, span
 
 
 class Agent:
@@ -45,7 +46,8 @@ class Agent:
         """Answer ``turn``. Where the answer takes long and ``may_defer``, only say so."""
         settings, classifier = self._settings(), self._classifier()
         started = time.perf_counter()
-        prediction = classifier.classify(turn.text)
+        with span("nlu"):
+            prediction = classifier.classify(turn.text)
         self._metrics.nlu_inference_time.observe(time.perf_counter() - started)
         orders = settings.order_book.of_customer(turn.customer_id)
         mentions = find_orders(turn.text, orders)
@@ -75,7 +77,9 @@ class Agent:
 def _by_rules(meant: Understanding, case: Case) -> Answer | None:
     if meant.intent not in case.settings.rules.intents:
         return None
-    found = RULES[meant.intent](case)
+    with span("rules", {Field.INTENT: meant.intent}) as ruling:
+        found = RULES[meant.intent](case)
+        ruling.note(Field.FOUND, found is not None)
     if found is None:
         return None
     return Answer(

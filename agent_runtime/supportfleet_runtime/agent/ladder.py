@@ -28,6 +28,7 @@ import structlog
 
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Provider
 from supportfleet_runtime.errors import ProviderError
+from supportfleet_runtime.observability.tracing import Field, span
 
 log = structlog.get_logger()
 
@@ -110,15 +111,19 @@ class Ladder:
             if left < LEAST_SECONDS:
                 log.warning("budget_spent", task_id=task_id, level=rung.level)
                 break
-            try:
-                completion = await rung.provider.complete(prompt, within=left)
-            except ProviderError as error:
-                log.warning("provider_failed", task_id=task_id, level=rung.level, reason=error.reason)
-                continue
+            with span("rung", {Field.LEVEL: rung.level}) as standing:
+                try:
+                    completion = await rung.provider.complete(prompt, within=left)
+                except ProviderError as error:
+                    standing.fail(error.reason)
+                    log.warning("provider_failed", task_id=task_id, level=rung.level, reason=error.reason)
+                    continue
             if self._cache:
                 self._cache.keep(prompt, completion)
             return Found(completion, rung.level)
-        cached = self._cache.find(prompt) if self._cache else None
+        with span("rung", {Field.LEVEL: CACHED}) as standing:
+            cached = self._cache.find(prompt) if self._cache else None
+            standing.note(Field.FOUND, cached is not None)
         return Found(cached, CACHED) if cached else None
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.turn import Answer, Turn
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import Field, in_hand, span
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.queue.wakeup import Wakeup
 
@@ -24,8 +25,13 @@ class Answering:
 
     async def handle(self, lease: Lease) -> None:
         """Answer a turn."""
-        turn = await self._turns.load(lease.id)
+        with span("load"):
+            turn = await self._turns.load(lease.id)
         answer = await self._agent.answer(turn, may_defer=True)
+        working = in_hand()
+        working.note(Field.INTENT, answer.intent)
+        working.note(Field.SOURCE, answer.source.value)
+        working.note(Field.LEVEL, answer.fallback_level)
         await self._store(lease, turn, answer, dead=False)
 
     async def give_up(self, lease: Lease) -> None:
@@ -34,7 +40,9 @@ class Answering:
         await self._store(lease, turn, self._agent.generic(), dead=True)
 
     async def _store(self, lease: Lease, turn: Turn, answer: Answer, *, dead: bool) -> None:
-        held = await self._turns.store(Answered(lease, turn, answer, dead=dead))
+        with span("store") as storing:
+            held = await self._turns.store(Answered(lease, turn, answer, dead=dead))
+            storing.note(Field.STORED, held)
         if turn.has_later:
             self._wakeup.notify()  # the next turn waited for this one
         if not held:

@@ -48,7 +48,9 @@ class Intake:
         accepted = [incoming for incoming in batch if incoming.task_id in turns]
         if accepted:
             connection.execute(_INSERT_MESSAGE, [_message(item, turns[item.task_id]) for item in accepted])
-            items = [QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at) for i in accepted]
+            items = [
+                QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at, i.trace) for i in accepted
+            ]
             self._queue.publish(connection, items)
             audit.record(connection, [self._accepted(item, turns[item.task_id]) for item in accepted])
             if not self._wakeup.has_room:

@@ -22,6 +22,8 @@ class Incoming:
     """Whether the message opens the conversation."""
     text: str
     received_at: datetime
+    trace: str | None = None
+    """What continues the trace of the request."""
 
 
 @dataclass(frozen=True)

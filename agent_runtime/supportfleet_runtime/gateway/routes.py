@@ -35,6 +35,7 @@ from supportfleet_runtime.gateway.schema import (
 )
 from supportfleet_runtime.health import Check, check
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import span, traceparent
 from supportfleet_runtime.storage.ids import new_id
 
 log = structlog.get_logger()
@@ -80,11 +81,12 @@ class Gateway:
             return await self._answer_mirrored(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
             await self._accept(incoming)
-            try:
-                async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
-                    outcome: Outcome | None = await future
-            except TimeoutError:
-                outcome = None
+            with span("reply"):
+                try:
+                    async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
+                        outcome: Outcome | None = await future
+                except TimeoutError:
+                    outcome = None
         latency = time.perf_counter() - started
         self.metrics.response_latency.observe(latency)
         ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
@@ -140,8 +142,9 @@ class Gateway:
 
     async def _accept(self, incoming: Incoming) -> None:
         try:
-            async with asyncio.timeout(self.patience):
-                await self.intake.accept(incoming)
+            with span("accept"):
+                async with asyncio.timeout(self.patience):
+                    await self.intake.accept(incoming)
         except TimeoutError as error:
             raise unavailable("the database is too slow to take the message") from error
 
@@ -155,6 +158,7 @@ class Gateway:
             is_new=message.conversation_id is None,
             text=message.text,
             received_at=now,
+            trace=traceparent(),
         )
 
 

@@ -19,6 +19,7 @@ import orjson
 import structlog
 
 from supportfleet_runtime.errors import SupportfleetError
+from supportfleet_runtime.observability.tracing import in_hand
 
 MAX_FRAMES: Final = 12
 MAX_CAUSES: Final = 5
@@ -36,6 +37,7 @@ def configure_logging(level: str = "info", stream: TextIO | None = None, **conte
             lambda _logger, _method, event: {"event": event.pop("event", None), **context, **event},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            name_trace,
             render_exception,
             render_line,
         ],
@@ -60,6 +62,13 @@ def describe_exception(error: BaseException) -> dict[str, Any]:
     if causes:
         described["causes"] = causes
     return described
+
+
+def name_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace and the span in which this happens, so that one is found by the other."""
+    if ids := in_hand().ids:
+        event["trace_id"], event["span_id"] = ids
+    return event
 
 
 def render_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -119,6 +119,12 @@ class Metrics:
             ["version", "digest", "reason"],
             registry=self.registry,
         )
+        self.telemetry_dropped = Counter(
+            "agent_telemetry_dropped",
+            "Spans that were not delivered: no room (`full`), `refused`, or `unsent` at the end.",
+            ["destination", "signal", "reason"],
+            registry=self.registry,
+        )
         self._intents = frozenset({OTHER_INTENT, NO_INTENT})
         self._models: set[str] = set()
 

@@ -51,7 +51,8 @@ class LongLane(LeasedRows):
         values = {"scope_": self._scope, "queue_": self._name, "limit_": limit}
         values |= {"now_": now, "before_": now - ADOPT, "until_": now + self._lease}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
-        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
+        leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
+        return sorted(leases, key=lambda lease: lease.id)
 
     def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
         """End leases and their tasks for good. The ids that were still held."""
@@ -83,6 +84,9 @@ class LongLane(LeasedRows):
         await self._database.write(lambda connection: update_held(connection, statement, [lease], values))
 
 
+_TRACE = select(tasks.c.trace).where(tasks.c.id == long_tasks.c.id).scalar_subquery().label("trace")
+
+
 def _lease_statement() -> Executable:
     moment = long_tasks.c.visible_at.type
     due = (
@@ -107,7 +111,7 @@ def _lease_statement() -> Executable:
         update(long_tasks)
         .where(long_tasks.c.id.in_(select(due.c.id)))
         .values(state=LEASED, tries=long_tasks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(long_tasks.c.id, long_tasks.c.tries)
+        .returning(long_tasks.c.id, long_tasks.c.tries, long_tasks.c.created_at, _TRACE)
     )
 
 

@@ -23,6 +23,8 @@ class QueueItem:
     conversation_id: str
     turn: int
     created_at: datetime
+    trace: str | None = None
+    """What continues the trace of whoever brought it (``traceparent``)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Lease:
     id: str
     tries: int
     leased_at: datetime
+    created_at: datetime | None = None
+    trace: str | None = None
 
 
 class Leases(Protocol):

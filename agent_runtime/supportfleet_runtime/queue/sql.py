@@ -76,6 +76,7 @@ class SqlQueue(LeasedRows):
                 "tries": 0,
                 "visible_at": item.created_at,
                 "created_at": item.created_at,
+                "trace": item.trace,
             }
             for item in items
         ]
@@ -92,7 +93,7 @@ class SqlQueue(LeasedRows):
         now = self._now()
         values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
-        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
+        return _leases(rows, now)
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
@@ -148,7 +149,12 @@ class SqlQueue(LeasedRows):
         now = self._now()
         values = {"queue_": self.name, "until_": now + self._lease, "ids_": list(ids)}
         rows = await self._database.write(lambda connection: connection.execute(_CLAIM, values).all())
-        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
+        return _leases(rows, now)
+
+
+def _leases(rows: Sequence[Any], now: datetime) -> list[Lease]:
+    leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
+    return sorted(leases, key=lambda lease: lease.id)
 
 
 def _has_earlier() -> ColumnElement[bool]:
@@ -157,6 +163,9 @@ def _has_earlier() -> ColumnElement[bool]:
     return exists().where(
         earlier.c.conversation_id == tasks.c.conversation_id, earlier.c.turn < tasks.c.turn, is_unfinished(earlier)
     )
+
+
+_LEASED: Final = (tasks.c.id, tasks.c.tries, tasks.c.created_at, tasks.c.trace)
 
 
 def _due(*columns: ColumnElement[Any]) -> Select[Any]:
@@ -181,7 +190,7 @@ def _lease_statement() -> Executable:
         update(tasks)
         .where(tasks.c.id.in_(select(due.c.id)))
         .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(tasks.c.id, tasks.c.tries)
+        .returning(*_LEASED)
     )
 
 
@@ -230,6 +239,6 @@ _CLAIM = (
         ~_has_earlier(),
     )
     .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
-    .returning(tasks.c.id, tasks.c.tries)
+    .returning(*_LEASED)
 )
 _DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), _is_ready())

@@ -18,6 +18,7 @@ import structlog
 
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import Field, Fields, Kind, NoTracer, Span, Tracer
 from supportfleet_runtime.queue.broker import BrokerUnavailableError
 from supportfleet_runtime.queue.port import Lease, Leases
 from supportfleet_runtime.queue.wakeup import Wakeup
@@ -69,6 +70,7 @@ class Worker:
         settings: WorkerSettings,
         metrics: Metrics,
         retried: Callable[[], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._queue = queue
         self._handle = handle
@@ -77,6 +79,7 @@ class Worker:
         self._settings = settings
         self._retried = retried or metrics.tasks.labels(outcome="retried").inc
         self._kind = settings.kind
+        self._tracer = tracer or NoTracer()
         self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         self._stopping = asyncio.Event()
         self._ended_looking = asyncio.Event()
@@ -151,7 +154,14 @@ class Worker:
             self._wakeup.notify()
 
     async def _work(self, lease: Lease) -> None:
-        """Handle one item; whatever goes wrong stays its own."""
+        """Handle one item, in its trace; whatever goes wrong stays its own."""
+        if lease.tries == 1 and lease.created_at:
+            self._tracer.passed("queue wait", lease.created_at, lease.leased_at, parent=lease.trace)
+        fields: Fields = {Field.KIND: self._kind, Field.TASK: lease.id, Field.TRIES: lease.tries}
+        with self._tracer.begin("work", Kind.CONSUMER, fields, parent=lease.trace) as working:
+            await self._attempt(lease, working)
+
+    async def _attempt(self, lease: Lease, working: Span) -> None:
         try:
             if lease.tries > self._settings.max_tries:  # it never came so far as to fail: it took the process with it
                 await self._bury(lease)
@@ -159,6 +169,7 @@ class Worker:
             async with asyncio.timeout(self._settings.visibility):
                 await self._handle(lease)
         except Exception as error:  # noqa: BLE001 - one bad item must not stop the others
+            working.fail(type(error).__name__)
             await self._failed(lease, error)
 
     async def _failed(self, lease: Lease, error: Exception) -> None:

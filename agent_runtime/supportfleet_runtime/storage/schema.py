@@ -4,7 +4,8 @@ A conversation is a list of turns: the customer's message and, once, the agent's
 the messages' primary key, whatever is worked twice. A task is one turn's work: the queue's item while it is unfinished
 (``ready`` or ``leased``), the record of it afterwards. ``visible_at`` is when a worker may take it: at once, after a
 pause, or when its lease has run out. A lease is known by the task's id and its number of tries, which each lease adds
-to: a worker whose lease ran out holds a number that is no longer the row's.
+to: a worker whose lease ran out holds a number that is no longer the row's. ``trace`` is the W3C ``traceparent`` of the
+request that brought it, where that is traced.
 
 A task that takes long leaves the queue (``long``) for ``long_tasks``, whose rows are leased alike. A callback waits in
 ``callbacks`` from the message on; it is due once its task has ended, by the very commit that ends it.
@@ -109,6 +110,7 @@ tasks = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("finished_at", UtcDateTime),
     Column("error", String(200)),
+    Column("trace", String(64)),
     UniqueConstraint("conversation_id", "turn", name="tasks_conversation_id_turn_key"),
 )
 

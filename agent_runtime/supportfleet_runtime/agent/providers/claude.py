@@ -24,6 +24,7 @@ from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
 from supportfleet_runtime.errors import ProviderError
+from supportfleet_runtime.observability.tracing import Field, Kind, in_hand, span
 
 log = structlog.get_logger()
 
@@ -108,7 +109,8 @@ class ClaudeProvider:
         """Ask once, if there is leave to, and tell how it went."""
         leave = self._guard.admit()
         try:
-            completion = await self._ask(prompt)
+            with span("model call", {Field.MODEL: self._settings.model}, kind=Kind.CLIENT):
+                completion = await self._ask(prompt)
         except ProviderError as error:
             leave.failed(error.reason)
             raise
@@ -137,6 +139,8 @@ class ClaudeProvider:
             raise ProviderError("malformed", type(error).__name__) from error
         if usage := _usage(message):
             self._spent(usage)
+            in_hand().note(Field.TOKENS_READ, usage.read)
+            in_hand().note(Field.TOKENS_WRITTEN, usage.output_tokens)
         return _completion(message)
 
 
