@@ -41,6 +41,7 @@ OWN: Final = MappingProxyType(
 )
 OTHERS: Final = MappingProxyType(
     {
+        "api-key": ("supportfleet_runtime.api_key_command", "make an API key, and its hash to configure"),
         "train": ("supportfleet_runtime.nlu.train_command", "train an intent model from labelled texts"),
         "publish-model": ("supportfleet_runtime.models.publish_command", "upload a model, and print its digest"),
         "sync-model": ("supportfleet_runtime.models.sync_command", "fetch the configured model and verify it"),

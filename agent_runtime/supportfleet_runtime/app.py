@@ -8,7 +8,7 @@ for, not crashed on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -32,10 +32,13 @@ from supportfleet_runtime.conversations.turns import Turns
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.gateway.authentication import Tokens, authentication_middleware
+from supportfleet_runtime.gateway.endpoints import Endpoint, add_endpoints, open_paths
 from supportfleet_runtime.gateway.health import HealthEndpoint
-from supportfleet_runtime.gateway.keys import key_middleware
 from supportfleet_runtime.gateway.measuring import measuring_middleware
+from supportfleet_runtime.gateway.openapi import Rules, openapi_endpoint
 from supportfleet_runtime.gateway.problems import problem_middleware
+from supportfleet_runtime.gateway.request_ids import send_request_id
 from supportfleet_runtime.gateway.routes import Gateway
 from supportfleet_runtime.gateway.schema import MAX_BODY
 from supportfleet_runtime.gateway.tracing import tracing_middleware
@@ -209,7 +212,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
             now=now,
         )
     )
-    return _application(parts, gateway, health)
+    return _application(parts, [*gateway.endpoints(), *health.endpoints()])
 
 
 def database_url(settings: Settings) -> DatabaseUrl:
@@ -253,23 +256,34 @@ def checks(parts: Parts) -> dict[str, Check]:
     }
 
 
-def _application(parts: Parts, gateway: Gateway, health: HealthEndpoint) -> web.Application:
-    keys = parts.settings.keys
+def _application(parts: Parts, endpoints: Sequence[Endpoint]) -> web.Application:
+    keys, tokens = parts.settings.keys, _tokens(parts.settings)
+    table = [*endpoints, openapi_endpoint(endpoints, Rules(keys=bool(keys), tokens=tokens is not None))]
+    authentication = authentication_middleware(keys, tokens, open_paths=open_paths(table))
     app = web.Application(
         middlewares=[
             *([tracing_middleware(parts.telemetry.tracer)] if parts.telemetry.traces else []),
             measuring_middleware(parts.metrics, parts.window),
             problem_middleware,
-            *([key_middleware(keys)] if keys else []),
+            *([authentication] if keys or tokens else []),
         ],
         client_max_size=MAX_BODY,
     )
     app[PARTS] = parts
-    gateway.add_routes(app)
-    health.add_routes(app)
+    add_endpoints(app, table)
+    app.on_response_prepare.append(send_request_id)
     app.on_shutdown.append(_start_draining)
     app.cleanup_ctx.append(lifetime)
     return app
+
+
+def _tokens(settings: Settings) -> Tokens | None:
+    """What verifies tokens, where they are configured."""
+    if settings.token_rules is None:
+        return None
+    from supportfleet_runtime.gateway.tokens import TokenVerifier  # noqa: PLC0415 - it brings cryptography
+
+    return TokenVerifier(settings.token_rules)
 
 
 async def _start_draining(app: web.Application) -> None:

@@ -19,6 +19,14 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from supportfleet_runtime.access import (
+    ApiKey,
+    TokenRules,
+    check_jwks,
+    missing_token_settings,
+    parse_algorithms,
+    parse_api_keys,
+)
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
@@ -72,8 +80,26 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr | None = setting(
         None,
-        "one or more keys of at least 16 characters, separated by commas or line breaks",
+        "keys of at least 16 characters or their hashes ([NAME:]sha256:HEX), separated by commas or line breaks",
         "Callers must send one of these as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Unset: open.",
+    )
+    jwt_jwks: str | None = setting(
+        None,
+        "an https:// address or a file",
+        "JWK set whose keys sign customers' tokens (`Authorization: Bearer TOKEN`). Unset: no tokens.",
+    )
+    jwt_issuer: str | None = setting(None, "what tokens say in iss", "Who issues the tokens.")
+    jwt_audience: str | None = setting(None, "what tokens say in aud", "Whom they are meant for.")
+    jwt_algorithms: str = setting(
+        "RS256,ES256,EdDSA",
+        "some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA, separated by commas",
+        "How tokens may be signed.",
+    )
+    jwt_customer_claim: str = setting(
+        "sub", "a claim's name", "Claim that names the customer.", min_length=1, max_length=200
+    )
+    jwt_leeway: float = setting(
+        30.0, "seconds from 0 to 300", "How far clocks may be apart when a token expires.", ge=0, le=300
     )
     anthropic_api_key: SecretStr | None = setting(
         None, "an Anthropic API key", "Key for Claude; without it the scripted provider answers."
@@ -226,9 +252,22 @@ class Settings(BaseSettings):
 
     @field_validator("api_keys")
     @classmethod
-    def _keys_are_long(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(len(key) < 16 for key in split_keys(value)):  # noqa: PLR2004 - said in the setting
-            raise ValueError("a key is shorter than 16 characters")
+    def _keys_are_good(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_api_keys(value.get_secret_value())
+        return value
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _jwks_is_safe(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_jwks(value)
+        return value
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _algorithms_are_known(cls, value: str) -> str:
+        parse_algorithms(value)
         return value
 
     @field_validator("otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers")
@@ -257,9 +296,23 @@ class Settings(BaseSettings):
         return self.queue_name or self.scope + revision
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The API keys that callers may use; none: the API is open."""
-        return split_keys(self.api_keys) if self.api_keys else ()
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The API keys that callers may use."""
+        return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
+
+    @property
+    def token_rules(self) -> TokenRules | None:
+        """What customers' tokens must say, where they are accepted."""
+        if not (self.jwt_jwks and self.jwt_issuer and self.jwt_audience):
+            return None
+        return TokenRules(
+            jwks=self.jwt_jwks,
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            algorithms=parse_algorithms(self.jwt_algorithms),
+            customer_claim=self.jwt_customer_claim,
+            leeway=self.jwt_leeway,
+        )
 
     @property
     def uses_claude(self) -> bool:
@@ -275,11 +328,6 @@ class Configuration:
     agent: AgentSettings
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """All variables: a model's store has its own (AWS_…)."""
-
-
-def split_keys(keys: SecretStr) -> tuple[str, ...]:
-    """The keys in a list separated by commas or white space."""
-    return tuple(keys.get_secret_value().replace(",", " ").split())
 
 
 def load(environ: Mapping[str, str]) -> Configuration:
@@ -343,6 +391,8 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             "DB_TYPE", f"DATABASE_URL is no {settings.db_type} address", "unset it, or correct one of the two"
         )
+    for name in missing_token_settings(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience):
+        yield Problem(name, "tokens need it and it is not set", "set it, or unset all of JWT_JWKS, _ISSUER, _AUDIENCE")
     yield from queue_problems(
         settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
     )

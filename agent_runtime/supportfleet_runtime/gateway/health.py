@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
+from supportfleet_runtime.gateway.answers import HealthReport
+from supportfleet_runtime.gateway.endpoints import Answer, Endpoint
 from supportfleet_runtime.health.report import Observed, report
 
 
@@ -17,9 +19,18 @@ class HealthEndpoint:
 
     observe: Callable[[], Awaitable[Observed]]
 
-    def add_routes(self, app: web.Application) -> None:
-        """Serve it with ``app``."""
-        app.router.add_get("/v1/health", self.get_health)
+    def endpoints(self) -> list[Endpoint]:
+        """The table of what is served here."""
+        return [
+            Endpoint(
+                "GET",
+                "/v1/health",
+                self.get_health,
+                "getHealth",
+                "Tell how everything is, and why.",
+                {200: Answer("Messages are answered.", HealthReport), 503: Answer("They are not.", HealthReport)},
+            )
+        ]
 
     async def get_health(self, _request: web.Request) -> web.Response:
         """How everything is: 503 where no message can be answered."""

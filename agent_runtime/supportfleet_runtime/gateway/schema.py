@@ -26,6 +26,12 @@ BODY_SECONDS: Final = 15.0
 JSON: Final = "application/json"
 
 
+CUSTOMER_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
+"""``_printable``, for the API's description."""
+TEXT_PATTERN: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
+"""``_storable``, likewise."""
+
+
 def _printable(value: str) -> str:
     if any(ord(character) < 32 or ord(character) == 127 for character in value):  # noqa: PLR2004 - ASCII's controls
         raise ValueError("control characters are not allowed")
@@ -42,7 +48,10 @@ def _storable(value: str) -> str:
 
 def is_customer_id(value: str) -> bool:
     """Whether a customer could have this id: what ``MessageRequest`` takes, without half characters."""
-    return 0 < len(value) <= MAX_CUSTOMER_ID and all(ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF for c in value)  # noqa: PLR2004
+    return 0 < len(value) <= MAX_CUSTOMER_ID and all(
+        ord(c) >= 32 and ord(c) != 127 and not 0xD800 <= ord(c) <= 0xDFFF  # noqa: PLR2004 - ASCII's controls
+        for c in value
+    )
 
 
 class MessageRequest(BaseModel):
@@ -50,9 +59,24 @@ class MessageRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    customer_id: Annotated[str, Field(min_length=1, max_length=MAX_CUSTOMER_ID), AfterValidator(_printable)]
-    conversation_id: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] | None = None
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)]
+    customer_id: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_CUSTOMER_ID, json_schema_extra={"pattern": CUSTOMER_PATTERN}),
+        AfterValidator(_printable),
+    ]
+    conversation_id: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=64, json_schema_extra={"pattern": CUSTOMER_PATTERN}),
+            AfterValidator(_printable),
+        ]
+        | None
+    ) = None
+    text: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_TEXT, json_schema_extra={"pattern": TEXT_PATTERN}),
+        AfterValidator(_storable),
+    ]
 
 
 async def read_message(request: web.Request) -> MessageRequest:
