@@ -51,6 +51,10 @@ OTHERS: Final = MappingProxyType(
             "supportfleet_runtime.deadletters_command",
             "list messages that were given up, or have them worked again",
         ),
+        "escalations": (
+            "supportfleet_runtime.escalations_command",
+            "list the calls for a person, take one, or end it",
+        ),
         "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
     }
 )

@@ -8,6 +8,7 @@
     │   ├── StorageUnavailableError  it can't be reached or takes too long: HTTP 503, worth a retry
     │   └── MigrationError           its schema could not be brought up to date
     ├── NotFoundError                no such conversation or task, or it is another customer's: HTTP 404
+    ├── ConflictError                what is asked doesn't go with how things stand: HTTP 409
     └── ProviderError                the language model gave no usable answer: the agent falls back
 
 They become HTTP problems, exit codes or fallback replies at the edge only. A message in this tree never holds a
@@ -58,6 +59,10 @@ class MigrationError(StorageError):
 
 class NotFoundError(SupportfleetError):
     """No such thing, or not this customer's: the two are told apart to nobody."""
+
+
+class ConflictError(SupportfleetError):
+    """What is asked doesn't go with how things stand, as when another was faster."""
 
 
 class ProviderError(SupportfleetError):

@@ -29,6 +29,7 @@ TAKEN_OVER = {
     "test_queue.py": ("setup", "TestLeasing", "TestOrder", "TestEnding"),
     "test_conversations.py": ("desk", "TestIntake", "TestTurns", "TestViews"),
     "test_audit.py": ("TestWhatIsRecorded", "TestAppendOnly"),
+    "test_escalations.py": ("calls", "TestCalling", "TestHandling"),
     "test_app.py": ("TestSharing", "TestCrashes"),
     "test_gateway.py": ("agent", "TestMessages", "TestFuzz"),
 }

@@ -46,6 +46,14 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """Something the agent tried to do, and how that ended; a person who takes over should know."""
+
+    tool: str
+    outcome: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the agent replies, and what becomes of the conversation."""
 
@@ -61,3 +69,5 @@ class Answer:
     """A person is called now; that a conversation already was with one shows in the conversation."""
     later: bool = False
     """The answer takes long: it is worked out apart from the others, and this one is no reply."""
+    attempts: tuple[Attempt, ...] = ()
+    """What was tried before; kept where a person is called."""

@@ -7,7 +7,7 @@ or a transaction. A turn whose answer takes long is put into the long lane by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -17,6 +17,7 @@ from sqlalchemy import Case, Column, Connection, Executable, Select, and_, bindp
 
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
+from supportfleet_runtime.conversations import escalations
 from supportfleet_runtime.conversations.records import Deferred, Outcome, Reply
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import NotFoundError
@@ -131,6 +132,9 @@ class Turns:
             connection.execute(self._update_conversation, [_conversation(item, now) for item in stored])
             elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
             signals.send(connection, signals.DONE, elsewhere)
+            calls = [_call(item) for item in replied if item.answer.escalate and not item.turn.escalated]
+            if calls:
+                escalations.call(connection, calls, self._scope, now)
             audit.record(connection, [event for item in replied for event in _events(item, self._scope, now)])
         return held
 
@@ -151,6 +155,13 @@ def _conversation(item: Answered, now: datetime) -> dict[str, Any]:
         "escalated_": now if item.answer.escalate else None,
         "now_": now,
     }
+
+
+def _call(item: Answered) -> escalations.Call:
+    turn, answer = item.turn, item.answer
+    return escalations.Call(
+        turn.conversation_id, turn.customer_id, turn.number, turn.task_id, answer.intent, answer.attempts
+    )
 
 
 def _events(item: Answered, scope: str, now: datetime) -> Iterator[audit.Event]:
@@ -194,7 +205,6 @@ def _turn(rows: Sequence[Any]) -> Turn:
     """A turn from its task's rows: one for each message of the window."""
     first = rows[0]
     said = {(row.turn, row.role): str(row.text) for row in rows}
-    earlier = sorted({turn for turn, _ in said if turn < first.number})
     pending = Pending(first.pending_intent, first.pending_asked or 1) if first.pending_intent else None
     return Turn(
         task_id=first.task_id,
@@ -203,11 +213,24 @@ def _turn(rows: Sequence[Any]) -> Turn:
         number=first.number,
         text=said[first.number, CUSTOMER],
         received_at=first.received_at,
-        history=tuple(Exchange(said[turn, CUSTOMER], said.get((turn, AGENT))) for turn in earlier),
+        history=_history(said, first.number),
         pending=pending,
         escalated=first.escalated_at is not None,
         has_later=first.turns > first.number,
     )
+
+
+def _history(said: Mapping[tuple[int, str], str], number: int) -> tuple[Exchange, ...]:
+    """The turns before ``number``. A person's message is a turn without a question: it adds to the reply before it."""
+    exchanges: list[Exchange] = []
+    for turn in sorted({turn for turn, _ in said if turn < number}):
+        asked, reply = said.get((turn, CUSTOMER)), said.get((turn, AGENT))
+        if asked is not None:
+            exchanges.append(Exchange(asked, reply))
+        elif exchanges and reply is not None:
+            last = exchanges.pop()
+            exchanges.append(Exchange(last.text, f"{last.reply}\n\n{reply}" if last.reply else reply))
+    return tuple(exchanges)
 
 
 def _load_statement() -> Select[Any]:

@@ -42,6 +42,7 @@ metadata = MetaData()
 
 READY, LEASED, LONG, DONE, DEAD = "ready", "leased", "long", "done", "dead"
 CUSTOMER, AGENT = "customer", "agent"
+OPEN, CLAIMED, RESOLVED = "open", "claimed", "resolved"
 
 UNFINISHED = text("state IN ('ready', 'leased')")
 
@@ -112,6 +113,23 @@ tasks = Table(
     Column("error", String(200)),
     Column("trace", String(64)),
     UniqueConstraint("conversation_id", "turn", name="tasks_conversation_id_turn_key"),
+)
+
+escalations = Table(
+    "escalations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("conversation_id", String(64), ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    Column("turn", Integer, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("intent", String(128), nullable=False),
+    Column("attempts", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("claimed_by", String(200)),
+    Column("claimed_at", UtcDateTime),
+    Column("resolved_at", UtcDateTime),
+    UniqueConstraint("conversation_id", "turn", name="escalations_conversation_id_turn_key"),
 )
 
 audit_log = Table(
@@ -188,6 +206,8 @@ for _table in (long_tasks, callbacks):
         postgresql_where=UNFINISHED,
     )
 Index("conversations_of_customer", conversations.c.scope, conversations.c.customer_id)
+UNRESOLVED = text("state IN ('open', 'claimed')")
+Index("escalations_unresolved", escalations.c.created_at, sqlite_where=UNRESOLVED, postgresql_where=UNRESOLVED)
 
 
 def is_unfinished(task: FromClause) -> ColumnElement[bool]:
