@@ -124,7 +124,6 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     """The application. Nothing is opened before it starts."""
     settings = configuration.settings
     metrics = Metrics()
-    telemetry = make_telemetry(settings, metrics)
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     lease = min(LEASE_SECONDS, settings.queue_visibility)
     wakeup = Wakeup()
@@ -140,6 +139,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         wakeup=wakeup,
         now=now,
     )
+    telemetry = make_telemetry(settings, metrics, queue.depth)
     views = Views(database, settings.scope)
     waiters = Waiters(views.replies)
     model = IntentModel(metrics)

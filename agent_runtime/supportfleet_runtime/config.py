@@ -246,6 +246,27 @@ class Settings(BaseSettings):
     otel_exporter_otlp_protocol: OtlpProtocol = setting(
         "http/protobuf", "http/protobuf", "How the collector is spoken to: there is one way."
     )
+    datadog_api_key: SecretStr | None = setting(
+        None, "a Datadog API key", "Key for Datadog, which is then sent traces and metrics: see telemetry.md."
+    )
+    dd_site: str = setting(
+        "datadoghq.com",
+        "a Datadog site, such as datadoghq.eu or us3.datadoghq.com",
+        "Datadog's site that the key is for.",
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+    )
+    dd_otlp_endpoint: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Datadog's intake for OTLP. Unset: `https://otlp.DD_SITE`.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    dd_agent_host: str | None = setting(
+        None, "a host's name or address", "Datadog's agent: metrics go there by DogStatsD.", max_length=253
+    )
+    dd_dogstatsd_port: int = setting(
+        8125, "a port from 1 to 65535", "UDP port of DD_AGENT_HOST for DogStatsD.", ge=1, le=65535
+    )
     log_level: Annotated[LogLevel, Lowercase] = setting(
         "info", f"{', '.join(get_args(LogLevel))}", "Least severe event that is logged."
     )

@@ -46,6 +46,10 @@ def below(spans: Sequence[Any], top: Any) -> dict[str, Any]:
     return {one.name: one for one in spans if one.parent == top.id and one.trace == top.trace}
 
 
+async def no_depth() -> int:
+    return 0
+
+
 def kept() -> tuple[OtlpTracer, list[Any]]:
     """A tracer whose spans are kept."""
     spans: list[Any] = []
@@ -287,8 +291,9 @@ class TestConfiguration:
     def test_off_is_the_default(self) -> None:
         """Without ENABLE_TRACING no trace is begun and nothing is sent, whatever the other variables say."""
         settings = load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).settings
-        telemetry = make_telemetry(settings, Metrics())
-        assert (telemetry.traces, telemetry.outboxes) == (False, ())
+        telemetry = make_telemetry(settings, Metrics(), no_depth)
+        assert not telemetry.traces
+        assert not telemetry.senders
 
     @pytest.mark.parametrize("given", ["key", "a b=c", "key=%0A", "=x"])
     def test_bad_headers_are_told_without_their_value(self, given: str) -> None:

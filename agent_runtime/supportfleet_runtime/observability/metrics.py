@@ -121,7 +121,7 @@ class Metrics:
         )
         self.telemetry_dropped = Counter(
             "agent_telemetry_dropped",
-            "Spans that were not delivered: no room (`full`), `refused`, or `unsent` at the end.",
+            "Spans, or readings of metrics, that were not delivered: no room (`full`), `refused`, `unsent` at the end.",
             ["destination", "signal", "reason"],
             registry=self.registry,
         )

@@ -85,8 +85,9 @@ class Mail:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 class Outbox(Generic[T]):
@@ -109,6 +110,7 @@ class Outbox(Generic[T]):
         self._pause = pause
         self._items: deque[T] = deque()
         self._enough = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._failing = False
 
     def put(self, item: T) -> None:
@@ -145,6 +147,10 @@ class Outbox(Generic[T]):
 
     async def _send_all(self) -> bool:
         """Send all there is; whether it was possible."""
+        async with self._sending:
+            return await self._send_batches()
+
+    async def _send_batches(self) -> bool:
         while self._items:
             batch = list(islice(self._items, BATCH))
             try:
