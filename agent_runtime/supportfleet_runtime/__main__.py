@@ -55,6 +55,7 @@ OTHERS: Final = MappingProxyType(
             "supportfleet_runtime.escalations_command",
             "list the calls for a person, take one, or end it",
         ),
+        "checklist": ("supportfleet_runtime.checklist.command", "make the checks that precede a deployment"),
         "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
     }
 )

@@ -211,6 +211,15 @@ class Settings(BaseSettings):
     )
     pod_namespace: str = setting("default", "up to 63 characters", "The SupportAgent's namespace.", max_length=63)
     pod_name: str = setting("local", "up to 253 characters", "This pod, in logs.", max_length=253)
+    alert_rules: Path | None = setting(
+        None, "a Prometheus rule file or a PrometheusRule", "Alert rules that `checklist` looks at."
+    )
+    runbooks: Path | None = setting(None, "a folder of Markdown files", "Runbooks that `checklist` looks for.")
+    oncall_attestation: Path | None = setting(
+        None,
+        "a JSON or YAML file with team, date and by",
+        "Where it says that the team on call was trained, for `checklist`.",
+    )
     enable_tracing: bool = setting(
         False,  # noqa: FBT003 - a default
         "true or false",
