@@ -51,6 +51,7 @@ OTHERS: Final = MappingProxyType(
             "supportfleet_runtime.deadletters_command",
             "list messages that were given up, or have them worked again",
         ),
+        "erase": ("supportfleet_runtime.erase_command", "remove one customer's data"),
         "escalations": (
             "supportfleet_runtime.escalations_command",
             "list the calls for a person, take one, or end it",

@@ -56,6 +56,7 @@ from supportfleet_runtime.queue.worker import Worker, WorkerSettings
 from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
+from supportfleet_runtime.storage.retention import Retention
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl, parse_database_url
 from supportfleet_runtime.telemetry import Telemetry, make_telemetry
 from supportfleet_runtime.watching import dependencies, observer
@@ -301,6 +302,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         asyncio.create_task(parts.waiters.run()),
         asyncio.create_task(parts.monitor.run()),
         asyncio.create_task(parts.telemetry.run()),
+        asyncio.create_task(_retain(parts)),
         asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
     ]
     for task in background:
@@ -317,6 +319,14 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     await parts.ladder.close()
     await parts.queue.close()
     await parts.database.close()
+
+
+async def _retain(parts: Parts) -> None:
+    """Remove what is older than it may get, where there is such a limit."""
+    days = parts.settings.retention_days
+    if days is not None:
+        await parts.progress.ready.wait()
+        await Retention(parts.database, parts.settings.scope, days, now=utc_now).run()
 
 
 async def bring_up(parts: Parts) -> None:

@@ -149,6 +149,13 @@ class Settings(BaseSettings):
     db_timeout: float = setting(
         5.0, "seconds above 0, up to 60", "Longest wait for a connection or a statement.", gt=0, le=60
     )
+    retention_days: int | None = setting(
+        None,
+        "a whole number from 1 to 36500",
+        "Days after its last message that a conversation is removed. Unset: never.",
+        ge=1,
+        le=36_500,
+    )
     queue_type: Annotated[QueueType, Lowercase] = setting(
         QueueType.SQL,
         "sql, redis, rabbitmq, kafka or sqs",

@@ -39,6 +39,8 @@ TASK_REPLAYED: Final = "task_replayed"
 """It was handed to the workers once more."""
 CUSTOMER_ERASED: Final = "customer_erased"
 """A customer's data was removed; how much of what."""
+CONVERSATIONS_EXPIRED: Final = "conversations_expired"
+"""Conversations that nobody had added to for RETENTION_DAYS were removed; how many."""
 
 Fact = str | int | float | bool | None
 

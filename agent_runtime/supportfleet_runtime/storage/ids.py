@@ -15,7 +15,16 @@ _LENGTH = 26
 
 def new_id(prefix: str, now: datetime) -> str:
     """A fresh identifier such as ``task_01KAJ3…``."""
-    value = (int(now.timestamp() * 1000) << 80) | secrets.randbits(80)
+    return _id(prefix, now, secrets.randbits(80))
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """The least identifier of a moment: those made before it are less, others are not."""
+    return _id(prefix, moment, 0)
+
+
+def _id(prefix: str, moment: datetime, rest: int) -> str:
+    value = (int(moment.timestamp() * 1000) << 80) | rest
     digits = []
     for _ in range(_LENGTH):
         value, digit = divmod(value, 32)

@@ -206,6 +206,7 @@ for _table in (long_tasks, callbacks):
         postgresql_where=UNFINISHED,
     )
 Index("conversations_of_customer", conversations.c.scope, conversations.c.customer_id)
+Index("erasures_under_way", erasures.c.scope, erasures.c.customer_id, unique=True)
 UNRESOLVED = text("state IN ('open', 'claimed')")
 Index("escalations_unresolved", escalations.c.created_at, sqlite_where=UNRESOLVED, postgresql_where=UNRESOLVED)
 
