@@ -13,16 +13,29 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
+from aio_pika.exceptions import ChannelNotFoundEntity
+from aiobotocore.session import get_session
+from aiokafka.admin import AIOKafkaAdminClient
+from redis.asyncio import Redis
 from sqlalchemy import insert, select
 
+from supportfleet_runtime.checklist import queue_round_trip
+from supportfleet_runtime.checklist.subject import make_subject
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.broker import BrokerUnavailableError
 from supportfleet_runtime.queue.brokered import BrokeredQueue
 from supportfleet_runtime.queue.factory import make_queue
 from supportfleet_runtime.queue.port import Lease, Queue, QueueItem
-from supportfleet_runtime.queue.settings import QueueAddress, queue_address
+from supportfleet_runtime.queue.settings import (
+    QueueAddress,
+    broker_name,
+    kafka_address,
+    queue_address,
+    sqs_address,
+)
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.queue.worker import Worker, WorkerSettings
 from supportfleet_runtime.storage.database import Database
@@ -397,6 +410,58 @@ class TestBroker:
             await take(queue, 1)
         queue._store.claim = claim  # type: ignore[method-assign]
         assert ids(await take(queue, 2)) == {"a1", "b1"}
+
+
+class TestChecklist:
+    async def test_a_round_trip_leaves_nothing(
+        self, world: World, server: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The checklist's task goes through each queue and back; its scratch queue is gone from table and broker."""
+        monkeypatch.setattr("secrets.token_hex", lambda number=8: "ab" * number)
+        name = broker_name(f"checklist-{'ab' * 8}")
+        environ = {"DATABASE_URL": database_url, "CONFIG_DIR": "/nonexistent"}
+        if server:
+            environ |= {"QUEUE_TYPE": server.kind, "QUEUE_URL": server.url}
+        outcome = await queue_round_trip.check(make_subject(environ, None, world.clock))
+        assert outcome.verdict == "PASS", outcome.reason
+        rows = await world.database.read(lambda connection: connection.execute(select(tasks.c.id)).all())
+        assert not rows
+        assert not [one for one in await names(world.address) if name in one]
+        outcome = await queue_round_trip.check(make_subject(environ, None, world.clock))
+        assert outcome.verdict == "PASS", "the name can be used again"
+
+
+async def names(address: QueueAddress) -> list[str]:
+    """What the broker has of queues, streams or topics."""
+    if address.type == "redis":
+        client = Redis.from_url(address.url)
+        found = [str(key) for key in await client.keys("*")]
+        await client.aclose()
+        return found
+    if address.type == "kafka":
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_address(address.url).servers)
+        await admin.start()
+        found = list(await admin.list_topics())
+        await admin.close()
+        return found
+    if address.type == "sqs":
+        at = sqs_address(address.url)
+        async with get_session().create_client("sqs", region_name=at.region, endpoint_url=at.endpoint) as sqs:
+            return list((await sqs.list_queues()).get("QueueUrls", ()))
+    if address.type == "rabbitmq":
+        async with await aio_pika.connect(address.url) as connection:
+            return [name async for name in _declared(connection)]
+    return []
+
+
+async def _declared(connection: Any) -> AsyncIterator[str]:
+    """Which of the scratch queue's names are there: RabbitMQ tells that by name alone."""
+    scratch = broker_name(f"checklist-{'ab' * 8}")
+    for name in (scratch, f"{scratch}.dead"):
+        with contextlib.suppress(ChannelNotFoundEntity):
+            channel = await connection.channel()
+            await channel.declare_queue(name, passive=True)
+            yield name
 
 
 @contextlib.asynccontextmanager
