@@ -19,6 +19,7 @@ import aiohttp
 
 TIMEOUT = aiohttp.ClientTimeout(total=15)
 COOKIE = "supportfleet-revision"
+HEADER = "x-supportfleet-revision"
 CONNECTIONS = 64
 _CUSTOMERS = itertools.count()
 
@@ -34,7 +35,7 @@ class Answer:
     reply: str = ""
     """What the agent said: revisions greet differently."""
     cookie: str = ""
-    """The revision that the gateway named in a cookie."""
+    """The revision that the gateway named in a cookie, or else in a header."""
     error: str = ""
 
 
@@ -66,7 +67,7 @@ class Load:
                 text = await response.text()
                 said = json.loads(text) if response.content_type.endswith("json") else text
                 cookie = response.cookies.get(COOKIE)
-                named = cookie.value if cookie else ""
+                named = cookie.value if cookie else response.headers.get(HEADER, "")
                 reply = said.get("reply", "") if isinstance(said, dict) else ""
                 self.answers.append(Answer(sent, time.monotonic(), response.status, reply, named, text))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
