@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 TIMEOUT = aiohttp.ClientTimeout(total=15)
 COOKIE = "supportfleet-revision"
 HEADER = "x-supportfleet-revision"
@@ -97,12 +100,9 @@ class Load:
     @contextmanager
     def steady(self, rate: float) -> Iterator[None]:
         """Go on sending in the background."""
-        stop = threading.Event()
-        run = self.run(rate, lambda _: stop.is_set(), {})
-        thread = threading.Thread(target=asyncio.run, args=(run,), daemon=True)
-        thread.start()
-        try:
+
+        def send(stop: threading.Event) -> None:
+            asyncio.run(self.run(rate, lambda _: stop.is_set(), {}))
+
+        with meanwhile(send):
             yield
-        finally:
-            stop.set()
-            thread.join(60)
