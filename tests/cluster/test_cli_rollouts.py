@@ -21,13 +21,7 @@ HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 Desk, ROLLOUT = HELPER["Desk"], HELPER["ROLLOUT"]
 ALONE = {"traffic": {"provider": "None"}, "rollout": {**ROLLOUT, "progressDeadlineSeconds": 60}}
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def secrets(place: Any) -> None:
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture

@@ -31,16 +31,7 @@ IN_PROGRESS, CURRENT, FAILED = "InProgress", "Current", "Failed"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/supportagents.supportfleet.dev"
 LOWEST_PORT = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/template/properties/port/minimum"
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def istio(place: Any) -> Iterator[None]:
-    """What canaries need: a database's Secret and something to say weights to."""
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-    with HELPER["istio_kind"](place):
-        yield
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database", "istio")]
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +128,7 @@ class TestStarting:
         with told() as story:
             desk.apply("agent:1")
             desk.eventually(lambda: place.reason(desk.name) == "MissingReference", "the Secret is missed")
-            body = {"metadata": {"name": f"{desk.name}-later"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-            place.api.request("POST", place.path("secrets"), body)
+            place.secret(f"{desk.name}-later", DATABASE_URL="postgresql://u:p@h/d")
             desk.eventually(lambda: place.is_ready(desk.name), "it serves", 40)
         assert story.verdicts in (
             [IN_PROGRESS, FAILED, CURRENT],  # its pods wait for the Secret and need nobody to start

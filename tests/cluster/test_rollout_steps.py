@@ -18,20 +18,7 @@ HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 ALONE, ROLLOUT = HELPER["ALONE"], HELPER["ROLLOUT"]
 Desk, figures, history, walk, weights = (HELPER[name] for name in ("Desk", "figures", "history", "walk", "weights"))
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def secrets(place: Any) -> None:
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-
-
-@pytest.fixture(scope="module")
-def istio(place: Any) -> Iterator[None]:
-    """Istio's kind, as far as the API server is concerned."""
-    with HELPER["istio_kind"](place):
-        yield
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture
