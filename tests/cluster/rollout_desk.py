@@ -78,6 +78,11 @@ class Desk:
         found = self.place.get("deployments", f"{self.name}-{revision}")
         return int(found["spec"]["replicas"]) if found else 0
 
+    def objects(self, plural: str, revision: str) -> dict[str, str]:
+        """A revision's objects of a kind: who each is, by name."""
+        listed = (one["metadata"] for one in self.place.list(plural))
+        return {one["name"]: one["uid"] for one in listed if one["labels"].get("supportfleet.dev/revision") == revision}
+
     def ask(self, action: str, revision: str) -> None:
         prefix = "supportfleet.dev/action"
         words = {prefix: action, f"{prefix}-revision": revision, f"{prefix}-id": f"{action}-{time.time()}"}

@@ -249,24 +249,26 @@ class TestKilling:
         self, place: Any, operators: Any, kubelet: Any, eventually: Callable[..., Any], istio: None
     ) -> None:
         """Killed with -9 at each state that it writes, an operator's successor goes on to the next one and no other."""
-        steps = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}, {"setWeight": 80}]
+        steps = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {}}, {"setWeight": 80}]
         rollout = {**ROLLOUT, "steps": steps, "progressDeadlineSeconds": 120}
         walks = []
         for name, kills in (("steady", False), ("killed", True)):
             desk = Desk(place, eventually, name, rollout=rollout)
             operator = operators.start(*ALONE)
-            desk.started()
+            first = desk.started()
             with history(place, name) as seen:
                 desk.apply("agent:2")
-                met = 0
-                while desk.state["phase"] != "Idle" or met == 0:
+                met, resumed = 0, False
+                while (state := desk.state)["phase"] != "Idle" or state["stableRevision"] == first:
                     if kills and len(seen) > met:
                         operator.process.kill()
                         operator.process.wait(10)
                         met = len(seen)
                         assert sum(desk.shares.values()) == 100
                         operator = operators.start(*ALONE)
-                    met = met or len(seen)
+                    if state["phase"] == "Paused" and not resumed:
+                        desk.ask("resume", state["canaryRevision"])
+                        resumed = True
                     time.sleep(0.05)
             walks.append(walk(seen))
             assert operator.stop() in {0, -signal.SIGTERM}  # it may be too new to handle the signal

@@ -145,18 +145,14 @@ class TestIstio:
             desk.apply("agent:2")
             desk.eventually(lambda: desk.state.get("canaryRevision"), "the canary comes up")
             second = desk.state["canaryRevision"]
-            desk.eventually(lambda: desk.pods(second) == 1, "it has its pod")
+            (name,) = desk.eventually(lambda: desk.objects("pods", second), "it has its pod")
         came: list[float] = []
         ready: list[float] = []
 
-        def is_ready(pod: dict[str, Any]) -> bool | None:
-            if pod["metadata"]["labels"].get("supportfleet.dev/revision") != second:
-                return None
+        def is_ready(pod: dict[str, Any]) -> bool:
             listed = pod.get("status", {}).get("conditions", ())
             return any(one["type"] == "Ready" and one["status"] == "True" for one in listed)
 
-        (pod,) = [one for one in place.list("pods") if is_ready(one) is not None]
-        name = pod["metadata"]["name"]
         with (
             watching(place, "pods", name, is_ready, lambda: ready.append(time.monotonic())),
             watching(place, "virtualservices", desk.name, shares_of, lambda: came.append(time.monotonic())),
