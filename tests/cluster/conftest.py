@@ -37,6 +37,7 @@ from supportfleet.local.progress import Progress
 
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "supportfleet-system"
+OPERATOR = f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
 JOB_COMPONENTS = ("model-sync", "model-channel")
 NODE = "played-by-the-test"
 PUBLISHED = {
@@ -342,6 +343,8 @@ class Audit:
 
     log: Path
     namespace: str
+    user: str = OPERATOR
+    """Whose requests; everybody's where it is empty."""
 
     @contextmanager
     def __call__(self, agent: str = "") -> Iterator[list[dict[str, Any]]]:
@@ -378,7 +381,7 @@ class Audit:
     def _is_ours(self, event: dict[str, Any]) -> bool:
         reference = event.get("objectRef", {})
         return (
-            event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
+            self.user in ("", event["user"]["username"])
             and event["stage"] == "ResponseComplete"
             and reference.get("resource") != "leases"
             and reference.get("namespace") == self.namespace
