@@ -554,6 +554,20 @@ def istio(place: Namespace) -> Iterator[None]:
 
 
 @pytest.fixture
+def desk(
+    request: pytest.FixtureRequest,
+    place: Namespace,
+    operator: Operator,
+    kubelet: Kubelet,
+    eventually: Callable[..., Any],
+) -> Iterator[Any]:
+    """An agent of the test's own, and what people do with it."""
+    one = DESK["Desk"](place, eventually, "d" + format(abs(hash(request.node.name)) % 10**8, "d"))
+    yield one
+    place.delete("supportagents", one.name)
+
+
+@pytest.fixture
 def audit(control_plane: Any, place: Namespace) -> Audit:
     """What the audit log says of the operator in this namespace."""
     return Audit(control_plane.audit_log, place.name)

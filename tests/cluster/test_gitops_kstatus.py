@@ -25,7 +25,7 @@ from supportfleet.local import binaries
 from supportfleet.local.progress import Progress
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, figures, watching = HELPER["Desk"], HELPER["figures"], HELPER["watching"]
+figures, watching = HELPER["figures"], HELPER["watching"]
 ANALYSIS = {"intervalSeconds": 1, "minSamples": 20, "metrics": [{"name": "errorRate", "max": 0.05}]}
 IN_PROGRESS, CURRENT, FAILED = "InProgress", "Current", "Failed"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/supportagents.supportfleet.dev"
@@ -65,16 +65,6 @@ class Story:
         judged = zip(self.versions, self.judge(*self.versions), strict=True)
         found = (version.get("status", {}).get("rollout", {}) for version, said in judged if said == verdict)
         return {str(state["phase"]) for state in found if state.get("phase")}
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    name = "k" + format(abs(hash(request.node.name)) % 10**8, "d")
-    yield Desk(place, eventually, name)
-    place.delete("supportagents", name)
 
 
 @pytest.fixture

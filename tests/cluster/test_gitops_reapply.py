@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, ROLLOUT, history, shares_of, watching = (
-    HELPER[name] for name in ("Desk", "ROLLOUT", "history", "shares_of", "watching")
-)
+ROLLOUT, history, shares_of, watching = (HELPER[name] for name in ("ROLLOUT", "history", "shares_of", "watching"))
 meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 STEPS = [{"setWeight": 20}, {"pause": {"durationSeconds": 4}}, {"setWeight": 50}, {"pause": {"durationSeconds": 4}}]
 WAYS = {
@@ -30,16 +28,6 @@ WAYS = {
 }
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database", "istio")]
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    one = Desk(place, eventually, "g" + format(abs(hash(request.node.name)) % 10**8, "d"))
-    yield one
-    place.delete("supportagents", one.name)
 
 
 @pytest.fixture(params=list(WAYS))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import runpy
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,9 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, istio: None, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    name = "d" + format(abs(hash(request.node.name)) % 10**8, "d")
-    yield Desk(place, eventually, name)
-    place.delete("supportagents", name)
+def desk(istio: None, desk: Any) -> Any:
+    """An agent of the test's own, once there is something to say weights to."""
+    return desk
 
 
 class TestIstioAbsent:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +11,13 @@ from typing import Any
 import pytest
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, ROLLOUT, history, shares_of, watching, weights = (
-    HELPER[name] for name in ("Desk", "ROLLOUT", "history", "shares_of", "watching", "weights")
+ROLLOUT, history, shares_of, watching, weights = (
+    HELPER[name] for name in ("ROLLOUT", "history", "shares_of", "watching", "weights")
 )
 DELAY = 5
 SCALED = ("deployments", "horizontalpodautoscalers")
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database", "istio")]
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    one = Desk(place, eventually, "o" + format(abs(hash(request.node.name)) % 10**8, "d"))
-    yield one
-    place.delete("supportagents", one.name)
 
 
 @dataclass(frozen=True)
@@ -127,8 +116,8 @@ class TestAutoscaling:
     def test_each_revision_has_its_own(self, desk: Any, place: Any, audit: Any) -> None:
         """The canary's autoscaler scales the canary; what stable is scaled by, and its Deployment, nobody writes to."""
         steps = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]
-        desk.spec |= {"autoscaling": {"minReplicas": 4, "maxReplicas": 9}, "rollout": {**ROLLOUT, "steps": steps}}
-        desk.spec["rollout"]["progressDeadlineSeconds"] = 60
+        rollout = {**ROLLOUT, "steps": steps, "progressDeadlineSeconds": 60}  # an autoscaler looks every 15 seconds
+        desk.spec |= {"autoscaling": {"minReplicas": 4, "maxReplicas": 9}, "rollout": rollout}
         first = desk.started()
         stable = place.of("horizontalpodautoscalers", desk.name)
         with replace(audit, user="")(desk.name) as requests:
@@ -137,11 +126,11 @@ class TestAutoscaling:
             desk.ask("resume", second)
             desk.eventually(lambda: desk.state.get("currentStep") == 3, "its autoscaler brings the pods for 50 %", 60)
         names = {revision: f"{desk.name}-{revision}" for revision in (first, second)}
+        assert audit.writes(asked_of(names[first], requests)) == []
         assert (desk.pods(first), desk.pods(second)) == (4, 2)
         scalers = {revision: place.get("horizontalpodautoscalers", name) for revision, name in names.items()}
         assert {one: scaler["spec"]["scaleTargetRef"]["name"] for one, scaler in scalers.items()} == names
         assert scalers[first]["metadata"]["uid"] == stable["metadata"]["uid"]
         assert scalers[first]["spec"] == stable["spec"]
-        assert audit.writes(asked_of(names[first], requests)) == []
         scales = [one for one in asked_of(names[second], requests) if one["objectRef"].get("subresource") == "scale"]
         assert audit.writes(scales), "the autoscaler's own requests are among what is looked at"

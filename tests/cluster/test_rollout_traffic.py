@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-ROLLOUT, CRDS = HELPER["ROLLOUT"], HELPER["CRDS"]
+ROLLOUT, ISTIO, CRDS = HELPER["ROLLOUT"], HELPER["ISTIO"], HELPER["CRDS"]
 Desk, figures, serving = HELPER["Desk"], HELPER["figures"], HELPER["serving"]
 watching, shares_of = HELPER["watching"], HELPER["shares_of"]
 
-ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio-system/local"]}
 GATEWAY = {"provider": "GatewayAPI", "hosts": ["desk.example.com"], "gateways": ["infra/web"]}
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": OLD}
@@ -46,18 +45,9 @@ def routed(place: Any, definitions: list[dict[str, Any]]) -> Iterator[None]:
 
 
 @pytest.fixture
-def desk(
-    request: pytest.FixtureRequest,
-    place: Any,
-    operator: Any,
-    kubelet: Any,
-    routed: None,
-    eventually: Callable[..., Any],
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    one = Desk(place, eventually, "t" + format(abs(hash(request.node.name)) % 10**8, "d"), traffic=ISTIO)
-    yield one
-    place.delete("supportagents", one.name)
+def desk(routed: None, desk: Any) -> Any:
+    """An agent of the test's own, once there is something to say weights to."""
+    return desk
 
 
 def rules(place: Any, name: str) -> list[dict[str, Any]]:
