@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -45,6 +46,12 @@ def _unavailable(what: str, how: str) -> NoReturn:
     if os.environ.get("SUPPORTFLEET_REQUIRE_ALL") == "1":
         pytest.fail(f"{what} is missing, and this run must not skip: {how}", pytrace=False)
     pytest.skip(f"{what} is missing: {how}")
+
+
+def pytest_configure() -> None:
+    """Let what tests start be ended by Ctrl-C, though a shell that runs this in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -142,8 +142,7 @@ class TestRunning:
         """A leader is healthy and ready, its metrics tell of its work, and its logs are JSON without a secret."""
         operator = operators.start()
         eventually(lambda: leads(operator), "it leads", 30)
-        secret = {"metadata": {"name": "db"}, "stringData": {"DATABASE_URL": "postgresql://top-secret"}}
-        place.api.request("POST", place.path("secrets"), secret)
+        place.secret("db", DATABASE_URL="postgresql://top-secret")
         place.apply(agent("told", database={"secretRef": {"name": "db"}}))
         eventually(lambda: place.is_ready("told"), seconds=30)
         assert operator.ask("/healthz") == (200, "ok\n")

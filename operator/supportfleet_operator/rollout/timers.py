@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final, Literal
 
+from supportfleet_operator.api import Analysis
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.analysis.verdict import overall
 from supportfleet_operator.rollout.capacity import can_carry, has_pods, is_undo, next_load, step
@@ -13,6 +14,8 @@ from supportfleet_operator.rollout.state import RolloutState
 
 SOON: Final = 1.0
 """Seconds until a measurement that is due and was not made is asked for again."""
+GATHERING: Final = 0.2
+"""Of the interval: how long until a measurement that has samples, but too few, is looked at again."""
 
 
 def measures(state: RolloutState, inputs: Inputs) -> bool:
@@ -78,7 +81,16 @@ def due(state: RolloutState, inputs: Inputs) -> float | None:
         return None
     if state.last_analysis_at is None:
         return 0.0
-    return inputs.rollout.analysis.interval_seconds - _age(state.last_analysis_at, inputs.now)
+    return _between(state, inputs.rollout.analysis) - _age(state.last_analysis_at, inputs.now)
+
+
+def _between(state: RolloutState, analysis: Analysis) -> float:
+    """Seconds from one look to the next: fewer while samples come in, as there may be enough at any moment.
+
+    Else a canary that errs from its first request on would have one more interval to do so.
+    """
+    gathers = any(0 < (one.samples or 0) < analysis.min_samples for one in state.last_analysis)
+    return max(SOON, analysis.interval_seconds * GATHERING) if gathers else analysis.interval_seconds
 
 
 def next_look(state: RolloutState, inputs: Inputs) -> float | None:
