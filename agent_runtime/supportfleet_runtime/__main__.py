@@ -86,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_other(command: Command, arguments: argparse.Namespace) -> int:
     from supportfleet_runtime.observability.logs import configure_logging  # noqa: PLC0415 - only for what runs
+    from supportfleet_runtime.observability.masking import known_secrets  # noqa: PLC0415
 
     level = os.environ.get("LOG_LEVEL", "").lower()
-    configure_logging(level if level in LOG_LEVELS else "info")
+    configure_logging(level if level in LOG_LEVELS else "info", secrets=known_secrets(os.environ))
     return command.run(arguments)
 
 
@@ -98,7 +99,9 @@ def _run_own(command: str) -> int:
 
     configuration = config.load(os.environ)
     settings = configuration.settings
-    configure_logging(settings.log_level, scope=settings.scope, pod=settings.pod_name)
+    configure_logging(
+        settings.log_level, secrets=config.secrets(configuration), scope=settings.scope, pod=settings.pod_name
+    )
     from supportfleet_runtime import serve  # noqa: PLC0415
 
     return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration)

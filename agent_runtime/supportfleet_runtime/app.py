@@ -140,7 +140,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         wakeup=wakeup,
         now=now,
     )
-    telemetry = make_telemetry(settings, metrics, queue.depth)
+    telemetry = make_telemetry(configuration, metrics, queue.depth)
     views = Views(database, settings.scope)
     waiters = Waiters(views.replies)
     model = IntentModel(metrics)

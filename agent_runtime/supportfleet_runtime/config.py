@@ -30,6 +30,7 @@ from supportfleet_runtime.access import (
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
+from supportfleet_runtime.observability.masking import known_secrets
 from supportfleet_runtime.observability.otlp_headers import otlp_headers
 from supportfleet_runtime.queue.settings import QueueType, queue_problems
 from supportfleet_runtime.storage.url import DatabaseKind, parse_database_url
@@ -365,6 +366,13 @@ class Configuration:
     agent: AgentSettings
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     """All variables: a model's store has its own (AWS_…)."""
+
+
+def secrets(configuration: Configuration) -> set[str]:
+    """The values that must not be told, whatever tells them."""
+    settings = configuration.settings
+    given = [value for name in _secrets() if (value := getattr(settings, name)) is not None]
+    return known_secrets(configuration.environ, [value.get_secret_value() for value in given])
 
 
 def load(environ: Mapping[str, str]) -> Configuration:

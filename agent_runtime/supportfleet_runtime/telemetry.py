@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
 
-from supportfleet_runtime.config import Settings
+from supportfleet_runtime.config import Configuration, Settings, secrets
 from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.observability.masking import masking
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.otlp_headers import otlp_headers
 from supportfleet_runtime.observability.outbox import Destination, Outbox
@@ -105,15 +106,16 @@ class MetricsSender:
             return
 
 
-def make_telemetry(settings: Settings, metrics: Metrics, depth: Callable[[], Awaitable[int]]) -> Telemetry:
+def make_telemetry(configuration: Configuration, metrics: Metrics, depth: Callable[[], Awaitable[int]]) -> Telemetry:
     """What is configured; ``depth`` asks for the queue's."""
+    settings = configuration.settings
     tracer: Tracer = NoTracer()
     senders: list[Sending] = []
     if destinations := trace_destinations(settings):
         from supportfleet_runtime.observability.tracing_otlp import OtlpTracer, encode
 
         outboxes = [Outbox(to, encode, _counting(metrics, to.name, "traces")) for to in destinations]
-        tracer = OtlpTracer(outboxes, resource(settings))
+        tracer = OtlpTracer(outboxes, resource(settings), masking(secrets(configuration)))
         senders += outboxes
     if settings.dd_agent_host:
         senders.append(_to_agent(settings, settings.dd_agent_host, metrics, depth))

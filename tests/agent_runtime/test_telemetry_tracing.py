@@ -290,8 +290,8 @@ class TestConfiguration:
 
     def test_off_is_the_default(self) -> None:
         """Without ENABLE_TRACING no trace is begun and nothing is sent, whatever the other variables say."""
-        settings = load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}).settings
-        telemetry = make_telemetry(settings, Metrics(), no_depth)
+        configuration = load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"})
+        telemetry = make_telemetry(configuration, Metrics(), no_depth)
         assert not telemetry.traces
         assert not telemetry.senders
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -18,7 +18,7 @@ DELTA: Final = pb.AGGREGATION_TEMPORALITY_DELTA
 
 def metric(reading: Reading, begun: int, ended: int) -> pb.Metric:
     """A reading of the time between two moments (in nanoseconds)."""
-    about = {
+    about: dict[str, Any] = {
         "attributes": _attributes(dict(reading.labels)),
         "start_time_unix_nano": begun,
         "time_unix_nano": ended,
