@@ -22,6 +22,7 @@ from supportfleet_runtime.agent.ladder import Ladder
 from supportfleet_runtime.agent.live_settings import LiveSettings
 from supportfleet_runtime.agent.model import IntentModel, ModelLoader
 from supportfleet_runtime.agent.pricing import Spending
+from supportfleet_runtime.callbacks.caller import Caller, make_caller
 from supportfleet_runtime.config import Configuration, Settings, default_database_path
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.history import Histories
@@ -40,7 +41,7 @@ from supportfleet_runtime.gateway.openapi import Rules, openapi_endpoint
 from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.gateway.request_ids import send_request_id
 from supportfleet_runtime.gateway.routes import Gateway
-from supportfleet_runtime.gateway.schema import MAX_BODY
+from supportfleet_runtime.gateway.schema import MAX_BODY, task_json
 from supportfleet_runtime.gateway.tracing import tracing_middleware
 from supportfleet_runtime.health import Check, database_check
 from supportfleet_runtime.health.monitor import Monitor
@@ -109,6 +110,7 @@ class Parts:
     ladder: Ladder
     worker: Worker
     long_worker: Worker
+    caller: Caller
     metrics: Metrics
     monitor: Monitor
     window: SlidingWindow = field(default_factory=SlidingWindow)
@@ -171,9 +173,22 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     late = Turns(
         database, long_lane, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now, late=True
     )
+    call_bell = Wakeup()
+    caller = make_caller(
+        settings.callbacks,
+        database,
+        settings.scope,
+        views,
+        render=task_json,
+        company=lambda: live().company,
+        bell=call_bell,
+        lease=lease,
+        metrics=metrics,
+        now=now,
+    )
     histories = Histories(database, settings.scope, lambda: live().order_book, now=now)
     works = {"detailed_history": histories.detailed_history}
-    long_answering = LongAnswering(agent, late, long_lane, works=works, ended=Wakeup(), metrics=metrics)
+    long_answering = LongAnswering(agent, late, long_lane, works=works, ended=call_bell, metrics=metrics)
     long_worker = Worker(
         queue=long_lane,
         handle=long_answering.handle,
@@ -186,7 +201,20 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     source = model_source(configuration, model, metrics)
     monitor = Monitor(dependencies(settings, database, queue, metrics), metrics, now)
     parts = Parts(
-        settings, database, queue, wakeup, waiters, model, source, live, ladder, worker, long_worker, metrics, monitor
+        settings,
+        database,
+        queue,
+        wakeup,
+        waiters,
+        model,
+        source,
+        live,
+        ladder,
+        worker,
+        long_worker,
+        caller,
+        metrics,
+        monitor,
     )
     parts.telemetry = telemetry
     gateway = Gateway(
@@ -200,6 +228,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         is_open=lambda: parts.progress.schema is None,
         limit=settings.api_timeout_seconds,
         patience=2 * settings.db_timeout,
+        callbacks=settings.callbacks,
         now=now,
     )
     health = HealthEndpoint(
@@ -309,7 +338,9 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         task.add_done_callback(lambda task: _must_not_fail(task, parts.progress))
     yield
     try:
-        await asyncio.gather(parts.worker.stop(WORKER_GRACE), parts.long_worker.stop(WORKER_GRACE))
+        await asyncio.gather(
+            parts.worker.stop(WORKER_GRACE), parts.long_worker.stop(WORKER_GRACE), parts.caller.stop(WORKER_GRACE)
+        )
     except StorageError as error:
         log.warning("leases_not_released", reason=str(error))  # they run out
     for task in background:
@@ -336,7 +367,7 @@ async def bring_up(parts: Parts) -> None:
     parts.progress.worker = None
     log.info("ready", scope=parts.settings.scope, queue=parts.queue.name, database=parts.database.kind.value)
     parts.progress.ready.set()
-    await asyncio.gather(parts.worker.run(), parts.long_worker.run())
+    await asyncio.gather(parts.worker.run(), parts.long_worker.run(), parts.caller.run())
 
 
 async def _migrate(parts: Parts) -> None:

@@ -28,6 +28,8 @@ from supportfleet_runtime.access import (
     parse_api_keys,
 )
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
+from supportfleet_runtime.callbacks.addresses import parse_allow_list
+from supportfleet_runtime.callbacks.settings import CallbackSettings, is_mail_address, parse_mail_server, parse_secrets
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
 from supportfleet_runtime.observability.masking import known_secrets
@@ -194,6 +196,25 @@ class Settings(BaseSettings):
     long_task_seconds: float = setting(
         900.0, "seconds from 5 to 3600", "Longest time one attempt at a long task may take.", ge=5, le=3600
     )
+    webhook_secret: SecretStr | None = setting(
+        None,
+        "one or more keys, whsec_ and the base64 of 24 to 64 bytes, separated by commas or white space",
+        "Keys that webhooks are signed with. Unset: messages can't ask for webhooks.",
+    )
+    webhook_allowed: str = setting(
+        "",
+        "hosts, suffixes (.svc) and networks (10.0.0.0/8), separated by commas",
+        "What webhooks may call though it is not public; hosts on the list also by http://.",
+    )
+    smtp_url: SecretStr | None = setting(
+        None,
+        "smtp://[USER:PASSWORD@]HOST[:PORT][?starttls=required|optional|never] or smtps://…",
+        "Mail server. Unset: messages can't ask for e-mail.",
+    )
+    email_from: str | None = setting(None, "an e-mail address", "Sender of e-mail.")
+    callback_max_tries: int = setting(
+        8, "a whole number from 1 to 20", "Attempts before a callback has failed.", ge=1, le=20
+    )
     model_dir: Path = setting(Path("/models"), "a folder", "Where `sync-model` puts models.")
     model_digest: str | None = setting(
         None,
@@ -315,6 +336,33 @@ class Settings(BaseSettings):
             otlp_headers(value.get_secret_value())
         return value
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secrets_are_good(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_secrets(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_allowed")
+    @classmethod
+    def _allow_list_is_understood(cls, value: str) -> str:
+        parse_allow_list(value)
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server_is_understood(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_mail_server(value.get_secret_value())
+        return value
+
+    @field_validator("email_from")
+    @classmethod
+    def _sender_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_mail_address(value):
+            raise ValueError("it is no plain e-mail address")
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _database_is_known(cls, value: SecretStr | None) -> SecretStr | None:
@@ -350,6 +398,18 @@ class Settings(BaseSettings):
             algorithms=parse_algorithms(self.jwt_algorithms),
             customer_claim=self.jwt_customer_claim,
             leeway=self.jwt_leeway,
+        )
+
+    @property
+    def callbacks(self) -> CallbackSettings:
+        """How can be told that a task has ended."""
+        smtp = self.smtp_url
+        return CallbackSettings(
+            secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
+            allowed=parse_allow_list(self.webhook_allowed),
+            mail_server=parse_mail_server(smtp.get_secret_value()) if smtp else None,
+            sender=self.email_from,
+            max_tries=self.callback_max_tries,
         )
 
     @property
@@ -438,6 +498,8 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         )
     for name in missing_token_settings(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience):
         yield Problem(name, "tokens need it and it is not set", "set it, or unset all of JWT_JWKS, _ISSUER, _AUDIENCE")
+    if settings.smtp_url is not None and settings.email_from is None:
+        yield Problem("EMAIL_FROM", "SMTP_URL needs it and it is not set", "set it, or unset SMTP_URL")
     yield from queue_problems(
         settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
     )

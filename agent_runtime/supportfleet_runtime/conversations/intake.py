@@ -18,7 +18,7 @@ from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import CUSTOMER, conversations, messages
+from supportfleet_runtime.storage.schema import CUSTOMER, READY, callbacks, conversations, messages
 
 
 class Intake:
@@ -52,10 +52,30 @@ class Intake:
                 QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at, i.trace) for i in accepted
             ]
             self._queue.publish(connection, items)
+            self._keep_callbacks(connection, accepted)
             audit.record(connection, [self._accepted(item, turns[item.task_id]) for item in accepted])
             if not self._wakeup.has_room:
                 signals.send(connection, signals.WORK, [self._queue.name])
         return turns
+
+    def _keep_callbacks(self, connection: Connection, accepted: Sequence[Incoming]) -> None:
+        asked = [(incoming, incoming.callback) for incoming in accepted if incoming.callback]
+        if asked:
+            rows = [
+                {
+                    "id": callback.id,
+                    "task_id": incoming.task_id,
+                    "scope": self._scope,
+                    "kind": callback.kind,
+                    "target": callback.target,
+                    "state": READY,
+                    "tries": 0,
+                    "visible_at": incoming.received_at,
+                    "created_at": incoming.received_at,
+                }
+                for incoming, callback in asked
+            ]
+            connection.execute(_INSERT_CALLBACK, rows)
 
     def _take_turns(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
         """The messages' turns, by task. A conversation of someone else's gives none."""
@@ -118,6 +138,7 @@ def _message(incoming: Incoming, turn: int) -> dict[str, object]:
 
 
 _INSERT_CONVERSATION = insert(conversations)
+_INSERT_CALLBACK = insert(callbacks)
 _INSERT_MESSAGE = insert(messages).values(
     {name: bindparam(name) for name in ("conversation_id", "turn", "role", "id", "text", "created_at")}
 )

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 TaskState = Literal["queued", "running", "done", "failed"]
 CallbackState = Literal["waiting", "delivering", "delivered", "failed"]
+
+
+@dataclass(frozen=True)
+class Callback:
+    """Who is to be told that a task has ended."""
+
+    id: str
+    kind: str
+    target: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CallbackRecord:
+    """What became of a callback. ``error`` is why the last attempt failed."""
+
+    kind: str
+    state: CallbackState
+    tries: int
+    error: str | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +44,7 @@ class Incoming:
     received_at: datetime
     trace: str | None = None
     """What continues the trace of the request."""
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,7 @@ class TaskRecord:
     finished_at: datetime | None
     reply: Reply | None
     long: Long | None = None
+    callback: CallbackRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Select, and_, or_, select
 from supportfleet_runtime.agent.classifier import OTHER
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.conversations.records import (
+    CallbackRecord,
+    CallbackState,
     ConversationRecord,
     Deferred,
     Long,
@@ -30,6 +32,7 @@ from supportfleet_runtime.storage.schema import (
     LEASED,
     LONG,
     READY,
+    callbacks,
     conversations,
     long_tasks,
     messages,
@@ -37,6 +40,12 @@ from supportfleet_runtime.storage.schema import (
 )
 
 _STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
+_CALLBACK_STATES: Mapping[str, CallbackState] = {
+    READY: "waiting",
+    LEASED: "delivering",
+    DONE: "delivered",
+    DEAD: "failed",
+}
 
 
 class Views:
@@ -88,8 +97,9 @@ class Views:
     async def task(self, task_id: str, customer_id: str | None) -> TaskRecord:
         """A task, with its reply once it ended."""
         query = (
-            _tasks(*_LONG_COLUMNS)
+            _tasks(*_LONG_COLUMNS, *_CALLBACK_COLUMNS)
             .outerjoin(long_tasks, long_tasks.c.id == tasks.c.id)
+            .outerjoin(callbacks, callbacks.c.task_id == tasks.c.id)
             .where(tasks.c.id == task_id, conversations.c.scope == self._scope)
         )
         if customer_id is not None:
@@ -106,6 +116,7 @@ class Views:
             finished_at=row.finished_at,
             reply=None if row.text is None else _reply(row, escalated=row.escalated_at is not None),
             long=None if row.long_state is None else _long(row),
+            callback=None if row.callback_kind is None else _callback(row),
         )
 
     async def replies(self, task_ids: Collection[str]) -> Mapping[str, Outcome]:
@@ -120,6 +131,10 @@ class Views:
 
 
 _LONG_COLUMNS = (long_tasks.c.state.label("long_state"), long_tasks.c.progress, long_tasks.c.result)
+
+_CALLBACK_COLUMNS = tuple(
+    callbacks.c[name].label(f"callback_{name}") for name in ("kind", "state", "tries", "error", "finished_at")
+)
 
 
 def _tasks(*more: Any) -> Select[Any]:
@@ -147,6 +162,16 @@ def _tasks(*more: Any) -> Select[Any]:
 
 def _long(row: Any) -> Long:
     return Long(row.progress, orjson.loads(row.result) if row.result and row.long_state == DONE else None)
+
+
+def _callback(row: Any) -> CallbackRecord:
+    return CallbackRecord(
+        kind=row.callback_kind,
+        state=_CALLBACK_STATES[row.callback_state],
+        tries=row.callback_tries,
+        error=row.callback_error,
+        finished_at=row.callback_finished_at,
+    )
 
 
 def _of_turn(table: Any, role: str) -> Any:

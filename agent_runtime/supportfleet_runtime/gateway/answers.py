@@ -47,8 +47,18 @@ class MessageAccepted(_Document):
     status: Literal["queued"]
 
 
+class TaskCallback(_Document):
+    """What became of the callback that the message asked for; `error` is why its last attempt failed."""
+
+    kind: Literal["webhook", "email"]
+    state: Literal["waiting", "delivering", "delivered", "failed"]
+    tries: int
+    error: str | None
+    finished_at: datetime | None
+
+
 class Task(_Document):
-    """A message's work; the reply's members are there once it ended, the last two where it takes long."""
+    """A message's work; the reply's members are there once it ended, and others where it takes long or calls back."""
 
     task_id: str
     conversation_id: str
@@ -66,6 +76,7 @@ class Task(_Document):
     escalated: bool | None = None
     progress: Annotated[int, Field(ge=0, le=100)] | None = None
     result: Any = None
+    callback: TaskCallback | None = None
 
 
 class ConversationMessage(_Document):

@@ -14,6 +14,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from supportfleet_runtime.callbacks.settings import CallbackSettings
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.records import Deferred, Incoming, Outcome, Reply
@@ -22,6 +23,7 @@ from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.gateway import answers
 from supportfleet_runtime.gateway.authentication import check_speaks_for
+from supportfleet_runtime.gateway.callback_requests import read_callback
 from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier
 from supportfleet_runtime.gateway.measuring import INTENT
 from supportfleet_runtime.gateway.mirroring import is_mirrored
@@ -30,6 +32,7 @@ from supportfleet_runtime.gateway.queries import CUSTOMER, TURNS, path_id, query
 from supportfleet_runtime.gateway.request_ids import request_id
 from supportfleet_runtime.gateway.schema import (
     MessageRequest,
+    PlainMessageRequest,
     accepted_json,
     answer_json,
     conversation_json,
@@ -61,6 +64,7 @@ class Gateway:
     """Whether messages can be taken: not before the schema is there."""
     limit: float
     patience: float
+    callbacks: CallbackSettings
     now: Callable[[], datetime]
 
     def endpoints(self) -> list[Endpoint]:
@@ -82,10 +86,10 @@ class Gateway:
                     ),
                 },
                 problems={
-                    403: "The token is another customer's.",
+                    403: "The token is another customer's, or asks for a callback.",
                     404: "The conversation does not exist, or is another customer's.",
                 },
-                body=MessageRequest,
+                body=MessageRequest if self.callbacks.kinds else PlainMessageRequest,
             ),
             Endpoint(
                 "GET",
@@ -152,7 +156,7 @@ class Gateway:
             raise unavailable("the agent is starting")
         message = await read_message(request)
         check_speaks_for(request, message.customer_id)
-        incoming = self._incoming(message)
+        incoming = self._incoming(request, message)
         if is_mirrored(request.headers.get("Host", "")):
             return await self._answer_mirrored(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
@@ -223,7 +227,7 @@ class Gateway:
         except TimeoutError as error:
             raise unavailable("the database is too slow to take the message") from error
 
-    def _incoming(self, message: MessageRequest) -> Incoming:
+    def _incoming(self, request: web.Request, message: MessageRequest) -> Incoming:
         now = self.now()
         return Incoming(
             task_id=new_id("task", now),
@@ -234,6 +238,7 @@ class Gateway:
             text=message.text,
             received_at=now,
             trace=traceparent(),
+            callback=read_callback(request, message.callback, self.callbacks, now),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -17,6 +18,7 @@ from supportfleet_runtime.conversations.records import (
     Reply,
     TaskRecord,
 )
+from supportfleet_runtime.gateway.callback_requests import CallbackRequest
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
 
 MAX_BODY: Final = 64 * 1024
@@ -54,7 +56,7 @@ def is_customer_id(value: str) -> bool:
     )
 
 
-class MessageRequest(BaseModel):
+class PlainMessageRequest(BaseModel):
     """A customer's message."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -77,6 +79,12 @@ class MessageRequest(BaseModel):
         Field(min_length=1, max_length=MAX_TEXT, json_schema_extra={"pattern": TEXT_PATTERN}),
         AfterValidator(_storable),
     ]
+
+
+class MessageRequest(PlainMessageRequest):
+    """A customer's message, and whom to tell when its task has ended."""
+
+    callback: CallbackRequest | None = None
 
 
 async def read_message(request: web.Request) -> MessageRequest:
@@ -152,6 +160,7 @@ def task_json(task: TaskRecord) -> dict[str, Any]:
         "finished_at": task.finished_at,
         **(reply_json(task.reply) if task.reply else {}),
         **({"progress": task.long.progress, "result": task.long.result} if task.long else {}),
+        **({"callback": asdict(task.callback)} if task.callback else {}),
     }
 
 

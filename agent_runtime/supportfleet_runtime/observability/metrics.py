@@ -92,6 +92,12 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self.callbacks = Counter(
+            "agent_callback",
+            "Attempts at callbacks (`webhook`, `email`): `delivered`, `retried`, or `failed` for good.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "agent_model_info", "The intent model in use, and no other.", ["version", "digest"], registry=self.registry
         )

@@ -179,7 +179,7 @@ class Worker:
                 await self._bury(lease)
                 return
             delay = self._settings.pauses.after(lease.tries, random.random())  # noqa: S311 - spreads retries, guards nothing
-            await self._queue.retry(lease, delay, type(error).__name__)
+            await self._queue.retry(lease, delay, str(getattr(error, "reason", type(error).__name__)))
             self._retried()
         except Exception as second:  # the lease runs out, and the item comes back
             log.warning("task_left_to_its_lease", kind=self._kind, task_id=lease.id, exc_info=second)
