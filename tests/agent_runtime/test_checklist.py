@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from supportfleet_runtime.checklist import (
     monitoring,
     on_call,
     queue_round_trip,
+    rate_limiter,
     rules,
     runbooks,
     secrets,
@@ -304,6 +306,59 @@ class TestAuthentication:
         assert await agent.metric("agent_queue_depth") == 0
 
 
+async def limited(
+    request: web.Request,
+    seen: Counter[str],
+    *,
+    quota: int | None = 30,
+    limit: int = 30,
+    wait: str = "2",
+    all_: bool = False,
+) -> web.Response:
+    """An endpoint that limits its customers, rightly or not."""
+    seen["everybody" if all_ else request.query["customer_id"]] += 1
+    count = seen["everybody" if all_ else request.query["customer_id"]]
+    headers = {"RateLimit-Policy": f'"customer";q={quota};w=60'} if quota else {}
+    if count > limit:
+        return web.Response(status=429, headers={**headers, **({"Retry-After": wait} if wait else {})})
+    return web.Response(status=404, headers=headers)
+
+
+class TestRateLimiter:
+    @pytest.mark.parametrize(
+        ("behaviour", "verdict", "says"),
+        [
+            ({}, "PASS", "a customer who may make 30 requests a minute was refused after 29"),
+            ({"limit": 10**6}, "FAIL", "80 requests at once of a customer who may make 30 a minute were answered"),
+            ({"wait": ""}, "FAIL", "Retry-After is missing"),
+            ({"all_": True}, "FAIL", "because another asked often"),
+            ({"quota": None}, "ERROR", "no rate limiter is configured"),
+            ({"quota": 100_000}, "ERROR", "too high to be tried out"),
+            ({"limit": 0}, "ERROR", "refuses already"),
+        ],
+    )
+    async def test_a_burst(self, behaviour: dict[str, Any], verdict: str, says: str) -> None:
+        """A customer who asks too much must be refused, be told for how long, and be the only one."""
+        seen: Counter[str] = Counter()
+
+        async def task(request: web.Request) -> web.Response:
+            return await limited(request, seen, **behaviour)
+
+        app = web.Application()
+        app.router.add_get("/v1/tasks/{id}", task)
+        async with TestServer(app) as server:
+            outcome = await found(rate_limiter.check, subject(str(server.make_url("/"))))
+        assert outcome[0] == verdict
+        assert says in outcome[1]
+
+    async def test_without_a_key_nothing_is_known(self, start_agent: Any) -> None:
+        """An agent that lets nobody in without a key can't be tried without one."""
+        agent = await start_agent(API_KEYS=KEY)
+        verdict, reason = await found(rate_limiter.check, subject(address(agent)))
+        assert verdict == "ERROR"
+        assert "--api-key-file" in reason
+
+
 class TestSecrets:
     @pytest.mark.parametrize(
         "weak",
@@ -542,7 +597,7 @@ async def test_the_whole_list_passes_on_an_agent_that_is_ready(
     results = {one.name: one.outcome for one in await run_checks(given)}
     assert results.keys() == CHECKS.keys()
     assert {name: one.reason for name, one in results.items() if one.verdict is not Verdict.PASS} == {
-        "rate-limiter": "no rate limiter is configured"
+        "rate-limiter": "no rate limiter is configured: set RATE_LIMIT"
     }
 
 

@@ -5,21 +5,18 @@ The requests are ones that would change nothing if they were let in: unknown ids
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any, Final
 
 from supportfleet_runtime.checklist.outcome import Outcome, judged
-from supportfleet_runtime.checklist.subject import Subject
+from supportfleet_runtime.checklist.subject import NOBODYS_ID, NOBODYS_TASK, REFUSALS, Subject
 
-NOBODYS_ID: Final = "0" * 26
 REQUESTS: Final[tuple[tuple[str, str, Any], ...]] = (
     ("POST", "/v1/messages", {}),
-    ("GET", f"/v1/tasks/task_{NOBODYS_ID}", None),
+    ("GET", NOBODYS_TASK, None),
     ("GET", f"/v1/conversations/conv_{NOBODYS_ID}", None),
     ("GET", "/v1/health", None),
 )
 WRONG_KEY: Final = {"X-API-Key": "wrong-key-of-the-checklist", "Authorization": "Bearer wrong-key-of-the-checklist"}
-REFUSALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 
 async def check(subject: Subject) -> Outcome:
@@ -32,7 +29,7 @@ async def check(subject: Subject) -> Outcome:
                 wrong.append(f"{method} {path} answers HTTP {answer.status} to {what}")
     known = "; with a right one it was not tried (--api-key-file)"
     if subject.key:
-        answer = await subject.ask("GET", f"/v1/tasks/task_{NOBODYS_ID}", {"X-API-Key": subject.key})
+        answer = await subject.ask("GET", NOBODYS_TASK, {"X-API-Key": subject.key})
         known = " and takes the right one"
         if answer.status in REFUSALS:
             wrong.append(f"the agent refuses the right key (HTTP {answer.status})")

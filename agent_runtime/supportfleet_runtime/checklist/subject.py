@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.url import DatabaseKind
 
 CALL_SECONDS: Final = 10.0
+NOBODYS_ID: Final = "0" * 26
+NOBODYS_TASK: Final = f"/v1/tasks/task_{NOBODYS_ID}"
+"""What can be asked for without anything coming of it."""
+REFUSALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 HASHED: Final = "sha256:"
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 
