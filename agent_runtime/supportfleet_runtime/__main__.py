@@ -47,6 +47,7 @@ OTHERS: Final = MappingProxyType(
         "sync-model": ("supportfleet_runtime.models.sync_command", "fetch the configured model and verify it"),
         "channel": ("supportfleet_runtime.models.channel_command", "show or move the version that a channel points to"),
         "resolve-channel": ("supportfleet_runtime.models.resolve_command", "tell the version that a channel points to"),
+        "tools": ("supportfleet_runtime.tools_command", "run the tool service"),
         "deadletters": (
             "supportfleet_runtime.deadletters_command",
             "list messages that were given up, or have them worked again",

@@ -48,6 +48,12 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     return tuple(_parse(entry, f"key-{number}") for number, entry in enumerate(text.replace(",", " ").split(), 1))
 
 
+def first_key(text: str) -> str | None:
+    """The first entry of such a list where it is a key and no hash: what a caller can send."""
+    first = text.replace(",", " ").split()[0]
+    return None if "sha256:" in first else first
+
+
 def _parse(entry: str, name: str) -> ApiKey:
     if hashed := _HASHED.fullmatch(entry):
         return ApiKey(hashed["name"] or name, bytes.fromhex(hashed["digest"]))

@@ -60,6 +60,8 @@ from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.retention import Retention
 from supportfleet_runtime.storage.url import DatabaseKind, DatabaseUrl, parse_database_url
 from supportfleet_runtime.telemetry import Telemetry, make_telemetry
+from supportfleet_runtime.tools.factory import make_tools
+from supportfleet_runtime.tools.toolbox import Tools
 from supportfleet_runtime.watching import dependencies, observer
 
 log = structlog.get_logger()
@@ -113,6 +115,7 @@ class Parts:
     caller: Caller
     metrics: Metrics
     monitor: Monitor
+    tools: Tools
     window: SlidingWindow = field(default_factory=SlidingWindow)
     telemetry: Telemetry = field(default_factory=Telemetry)
     progress: Progress = field(default_factory=Progress)
@@ -148,7 +151,8 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     model = IntentModel(metrics)
     live = LiveSettings(configuration.agent)
     ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
-    agent = Agent(live, lambda: model.classifier, ladder, metrics, now)
+    tools = make_tools(settings, database, live, metrics, now)
+    agent = Agent(live, lambda: model.classifier, ladder, metrics, now, toolbox=tools)
     long_lane = LongLane(database, settings.queue, scope=settings.scope, lease=lease, now=now)
     turns = Turns(
         database,
@@ -215,6 +219,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         caller,
         metrics,
         monitor,
+        tools,
     )
     parts.telemetry = telemetry
     gateway = Gateway(
@@ -348,6 +353,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     await asyncio.gather(*background, return_exceptions=True)
     await parts.telemetry.close()
     await parts.ladder.close()
+    await parts.tools.close()
     await parts.queue.close()
     await parts.database.close()
 

@@ -23,6 +23,7 @@ from supportfleet_runtime.access import (
     ApiKey,
     TokenRules,
     check_jwks,
+    first_key,
     missing_token_settings,
     parse_algorithms,
     parse_api_keys,
@@ -227,6 +228,27 @@ class Settings(BaseSettings):
         "a JSON file with uri, version and digest",
         "Model that is used now and whenever the file changes, without a restart; fetched to MODEL_DIR as needed.",
     )
+    tools_url: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Where the tool service is. Unset: tools work in this process.",
+        pattern=r"^https?://[^\s/?#]+/?$",
+    )
+    tools_api_key: SecretStr | None = setting(
+        None,
+        "one or more keys of at least 16 characters, separated by commas or line breaks",
+        "Key of the tool service: `tools` takes any of these, agents send the first.",
+    )
+    tools_timeout: float = setting(
+        5.0,
+        "seconds from 0.5 to 15",
+        "Longest time for a tool's call, finding out how it ended included.",
+        ge=0.5,
+        le=15,
+    )
+    tools_port: int = setting(
+        8081, "a port from 0 to 65535", "Port of the tool service (0: any free one).", ge=0, le=65535
+    )
     config_dir: Path = setting(DEFAULT_CONFIG_DIR, "a folder", "Where a relative CONFIG_FILE is looked up.")
     config_file: Path | None = setting(
         None, "a JSON file", "The agent's configuration. Unset: agent_config.json in CONFIG_DIR, where there is one."
@@ -309,7 +331,7 @@ class Settings(BaseSettings):
         "info", f"{', '.join(get_args(LogLevel))}", "Least severe event that is logged."
     )
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "tools_api_key")
     @classmethod
     def _keys_are_good(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
@@ -500,6 +522,10 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
         yield Problem(name, "tokens need it and it is not set", "set it, or unset all of JWT_JWKS, _ISSUER, _AUDIENCE")
     if settings.smtp_url is not None and settings.email_from is None:
         yield Problem("EMAIL_FROM", "SMTP_URL needs it and it is not set", "set it, or unset SMTP_URL")
+    if settings.tools_url is not None and settings.tools_api_key is None:
+        yield Problem("TOOLS_API_KEY", "TOOLS_URL needs it and it is not set", "set it, or unset TOOLS_URL")
+    if settings.tools_url and settings.tools_api_key and not first_key(settings.tools_api_key.get_secret_value()):
+        yield Problem("TOOLS_API_KEY", "TOOLS_URL needs the key itself, and the first one is a hash", "put it first")
     yield from queue_problems(
         settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
     )

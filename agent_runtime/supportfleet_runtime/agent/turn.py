@@ -43,6 +43,10 @@ class Turn:
     escalated: bool = False
     has_later: bool = False
     """Whether the customer has written more since."""
+    is_retry: bool = False
+    """Whether an earlier attempt at the message may have used tools."""
+    is_copy: bool = False
+    """Whether nothing may last of it: the original is answered elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.turn import Answer, Turn
 from supportfleet_runtime.conversations.turns import Answered, Turns
@@ -9,6 +12,8 @@ from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.tracing import Field, in_hand, span
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.queue.wakeup import Wakeup
+
+PROMPT_SECONDS: Final = 1.0
 
 
 class Answering:
@@ -27,7 +32,7 @@ class Answering:
         """Answer a turn."""
         with span("load"):
             turn = await self._turns.load(lease.id)
-        answer = await self._agent.answer(turn, may_defer=True)
+        answer = await self._agent.answer(replace(turn, is_retry=_may_be_retry(lease, turn)), may_defer=True)
         working = in_hand()
         working.note(Field.INTENT, answer.intent)
         working.note(Field.SOURCE, answer.source.value)
@@ -55,3 +60,11 @@ class Answering:
             return
         self._metrics.tasks.labels(outcome="dead" if dead else "done").inc()
         self._metrics.count_answer(answer.fallback_level, escalated=answer.escalate and not turn.escalated)
+
+
+def _may_be_retry(lease: Lease, turn: Turn) -> bool:
+    """Whether there may have been an earlier attempt.
+
+    One that was given back, or a dead letter that is replayed, doesn't count as a try; but it took its time.
+    """
+    return lease.tries > 1 or (lease.leased_at - turn.received_at).total_seconds() > PROMPT_SECONDS

@@ -50,7 +50,7 @@ class LongAnswering:
         """Do the work of a turn, and answer it."""
         turn = await self._turns.load(lease.id)
         question = await self._lane.question(lease)
-        turn = replace(turn, pending=Pending(*question) if question else None)
+        turn = replace(turn, pending=Pending(*question) if question else None, is_retry=True)
         answer = await self._agent.answer(turn)
         work = self._works.get(answer.intent)
         if work is not None:

@@ -113,6 +113,12 @@ class Metrics:
             ["dependency"],
             registry=self.registry,
         )
+        self.tool_calls = Counter(
+            "agent_tool_call", "Calls of tools, by how they ended.", ["tool", "status"], registry=self.registry
+        )
+        self.ambiguous_effects = Counter(
+            "agent_effect_ambiguous", "Effects of tools of which nobody knows the outcome.", registry=self.registry
+        )
         self.reloads = Counter(
             "agent_model_reload",
             "Reloads after the first load: a `success`, `failed` (refused), `unreachable` (tried again).",
