@@ -30,7 +30,10 @@ from supportfleet_runtime.storage.schema import (
     metadata,
     tasks,
 )
+from supportfleet_runtime.storage.tool_tables import address_changes, effects, refunds, tickets, tool_effects
 
+ERASED_OUTCOME: Final = '{"status": "refused", "message": "This was erased."}'
+"""What a repetition of a tool's call is told afterwards."""
 MANY: Final = 500
 """Rows of one table that are changed in one transaction."""
 
@@ -69,6 +72,11 @@ HOLDINGS: Final[Sequence[Holding]] = (
     Holding(long_tasks, Fate.WITH_CONVERSATION),
     Holding(callbacks, Fate.WITH_CONVERSATION),
     Holding(escalations, Fate.WITH_CONVERSATION),
+    Holding(tickets, Fate.REMOVED),
+    Holding(address_changes, Fate.REMOVED),
+    Holding(refunds, Fate.PSEUDONYM, {"reason": ""}),
+    Holding(effects, Fate.PSEUDONYM, {"outcome": ERASED_OUTCOME}),
+    Holding(tool_effects, Fate.PSEUDONYM, {"outcome": ERASED_OUTCOME}),
     Holding(audit_log, Fate.PSEUDONYM),
     Holding(erasures, Fate.ERASURE),
 )

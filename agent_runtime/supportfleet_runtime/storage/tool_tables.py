@@ -57,6 +57,7 @@ refunds = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 Index("refunds_by_customer", refunds.c.scope, refunds.c.customer_id)
+Index("refunds_by_order", refunds.c.scope, refunds.c.order_number)
 
 tickets = Table(
     "tickets",

@@ -54,7 +54,9 @@ def refund(connection: Connection, case: Case) -> Outcome:
     assert isinstance(asked, Refund)  # noqa: S101 - the catalogue's
     mine = (refunds.c.scope == case.scope, refunds.c.customer_id == case.request.customer_id)
     sums = select(func.coalesce(func.sum(refunds.c.amount), 0))
-    already = connection.execute(sums.where(*mine, refunds.c.order_number == asked.order_number)).scalar_one()
+    # Whoever's it was: an erased customer's refunds stay those of the order.
+    of_order = (refunds.c.scope == case.scope, refunds.c.order_number == asked.order_number)
+    already = connection.execute(sums.where(*of_order)).scalar_one()
     lately = (refunds.c.state == PAID, refunds.c.created_at > case.now - DAY)
     today_paid = connection.execute(sums.where(*mine, *lately)).scalar_one()
     order = case.order(asked.order_number)

@@ -6,7 +6,7 @@ customer's effects wait for each other, so that limits hold however many come at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -68,15 +68,16 @@ class ToolDesk:
     async def _look_up(self, case: Case) -> Outcome:
         customer, today = case.request.customer_id, case.now.date()
         orders = case.settings.order_book.of_customer(customer)
-        paid = await self._database.read(lambda connection: self._paid_back(connection, customer)) if orders else {}
+        numbers = [order.number for order in orders]
+        paid = await self._database.read(lambda connection: self._paid_back(connection, numbers)) if orders else {}
         if isinstance(case.request.arguments, OrderLookup):
             return order_lookup(orders, case.request.arguments.order_number, paid, today)
         return detailed_history(orders, paid, today)
 
-    def _paid_back(self, connection: Connection, customer_id: str) -> dict[str, int]:
+    def _paid_back(self, connection: Connection, orders: Sequence[str]) -> dict[str, int]:
         statement = (
             select(refunds.c.order_number, func.sum(refunds.c.amount))
-            .where(refunds.c.scope == self._scope, refunds.c.customer_id == customer_id)
+            .where(refunds.c.scope == self._scope, refunds.c.order_number.in_(orders))
             .where(refunds.c.state == changes.PAID)
             .group_by(refunds.c.order_number)
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 MOMENT = sa.DateTime(timezone=True)
 
@@ -66,6 +66,7 @@ def _create_refunds() -> None:
         sa.Column("created_at", MOMENT, nullable=False),
     )
     op.create_index("refunds_by_customer", "refunds", ["scope", "customer_id"])
+    op.create_index("refunds_by_order", "refunds", ["scope", "order_number"])
 
 
 def _create_tickets() -> None:
