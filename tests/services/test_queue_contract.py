@@ -49,6 +49,8 @@ SERVERS, running = _brokers["SERVERS"], _brokers["running"]
 LEASE = 30.0
 PATIENCE = 30.0
 """How long a broker may take to deliver what it has."""
+BY_PRIORITY = frozenset({"sqlite", "postgresql"})
+"""Where the order can be told. RabbitMQ has two priorities from 4.0 on, and gives the lower one every third turn."""
 BACKENDS = ("sqlite", "postgresql", *SERVERS)
 
 
@@ -99,9 +101,9 @@ class World:
         self.opened.append(made)
         return made
 
-    async def put(self, queue: Queue, *turns: str) -> None:
+    async def put(self, queue: Queue, *turns: str, urgent: bool = False) -> None:
         """Publish items named by conversation and turn, such as "a1"."""
-        items = [QueueItem(turn, turn[:-1], int(turn[-1]), self.clock()) for turn in turns]
+        items = [QueueItem(turn, turn[:-1], int(turn[-1]), self.clock(), urgent=urgent) for turn in turns]
 
         def work(connection: Any) -> None:
             known = set(connection.execute(select(conversations.c.id)).scalars())
@@ -285,6 +287,53 @@ class TestOrder:
         assert again.id == "a1"
         assert await world.ack(queue, again, dead=True) == {"a1"}
         assert ids(await take(queue, 1)) == {"a2"}
+
+
+class TestPriority:
+    async def test_what_is_urgent_comes_first(self, world: World, backend: str) -> None:
+        """What is urgent goes before what came shortly before it, where the backend knows priorities.
+
+        Where it doesn't, everything is worked all the same.
+        """
+        queue = world.queue()
+        names = [f"c{number}x1" for number in range(5)]
+        await world.put(queue, *names)
+        world.clock.advance(5)
+        await world.put(queue, "urgent1", urgent=True)
+        leases = [await take(queue, 1, limit=1) for _ in range(6)]
+        order = [lease.id for (lease,) in leases]
+        assert sorted(order) == sorted([*names, "urgent1"])
+        if backend in BY_PRIORITY:
+            assert order[0] == "urgent1"
+
+    async def test_nothing_starves(self, world: World, backend: str) -> None:
+        """However much comes that is urgent, what has waited half a minute longer goes before it."""
+        queue = world.queue()
+        await world.put(queue, "old1")
+        world.clock.advance(31)
+        await world.put(queue, *(f"u{number}x1" for number in range(5)), urgent=True)
+        taken = [lease.id for _ in range(6) for lease in await take(queue, 1, limit=1)]
+        assert len(set(taken)) == 6
+        if backend in BY_PRIORITY:
+            assert taken[0] == "old1"
+
+    async def test_a_later_turn_waits_however_urgent(self, world: World) -> None:
+        """Turns of one conversation stay in order."""
+        queue = world.queue()
+        await world.put(queue, "a1")
+        await world.put(queue, "a2", urgent=True)
+        (first,) = await take(queue, 1)
+        assert first.id == "a1"
+        assert await nothing(queue)
+        await world.ack(queue, first)
+        assert ids(await take(queue, 1)) == {"a2"}
+
+    async def test_what_is_urgent_is_not_taken_for_left(self, world: World) -> None:
+        """Another revision takes over what has been left, and not what is only ahead of its time."""
+        own, other = world.queue("rown"), world.queue("rother")
+        await world.put(own, "a1", urgent=True)
+        assert await nothing(other)
+        assert ids(await take(own, 1)) == {"a1"}
 
 
 class TestEnding:

@@ -43,15 +43,15 @@ class Intake:
     def _insert(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
         """Store what can be; each accepted message's turn, by its task."""
         turns: dict[str, int] = {}
+        escalated: set[str] = set()
         for round_ in _rounds(batch):
-            turns |= self._take_turns(connection, round_)
+            turns |= self._take_turns(connection, round_, escalated)
         accepted = [incoming for incoming in batch if incoming.task_id in turns]
         if accepted:
             connection.execute(_INSERT_MESSAGE, [_message(item, turns[item.task_id]) for item in accepted])
-            items = [
-                QueueItem(i.task_id, i.conversation_id, turns[i.task_id], i.received_at, i.trace) for i in accepted
-            ]
-            self._queue.publish(connection, items)
+            self._queue.publish(
+                connection, [_item(it, turns[it.task_id], urgent=it.conversation_id in escalated) for it in accepted]
+            )
             self._keep_callbacks(connection, accepted)
             audit.record(connection, [self._accepted(item, turns[item.task_id]) for item in accepted])
             if not self._wakeup.has_room:
@@ -77,8 +77,11 @@ class Intake:
             ]
             connection.execute(_INSERT_CALLBACK, rows)
 
-    def _take_turns(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
-        """The messages' turns, by task. A conversation of someone else's gives none."""
+    def _take_turns(self, connection: Connection, batch: Sequence[Incoming], escalated: set[str]) -> dict[str, int]:
+        """The messages' turns, by task; ``escalated`` gains conversations that wait for a person.
+
+        A conversation of someone else's gives none.
+        """
         opening = [incoming for incoming in batch if incoming.is_new]
         if opening:
             connection.execute(_INSERT_CONVERSATION, [self._conversation(incoming) for incoming in opening])
@@ -89,6 +92,8 @@ class Intake:
             values = {"scope_": self._scope, "keys_": list(continuing), "now_": latest}
             for row in connection.execute(_TAKE_TURN, values):
                 turns[continuing[row.id, row.customer_id].task_id] = row.turns
+                if row.escalated_at is not None:
+                    escalated.add(row.id)
         return turns
 
     def _accepted(self, incoming: Incoming, turn: int) -> audit.Event:
@@ -126,6 +131,14 @@ def _rounds(batch: Sequence[Incoming]) -> list[list[Incoming]]:
     return [list(round_.values()) for round_ in rounds]
 
 
+def _item(incoming: Incoming, turn: int, *, urgent: bool) -> QueueItem:
+    """The turn's work. A customer who waits for a person goes first, and who is said to."""
+    urgent = urgent or incoming.urgent
+    return QueueItem(
+        incoming.task_id, incoming.conversation_id, turn, incoming.received_at, incoming.trace, urgent=urgent
+    )
+
+
 def _message(incoming: Incoming, turn: int) -> dict[str, object]:
     return {
         "conversation_id": incoming.conversation_id,
@@ -149,5 +162,5 @@ _TAKE_TURN = (
         tuple_(conversations.c.id, conversations.c.customer_id).in_(bindparam("keys_", expanding=True)),
     )
     .values(turns=conversations.c.turns + 1, updated_at=bindparam("now_"))
-    .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns)
+    .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns, conversations.c.escalated_at)
 )

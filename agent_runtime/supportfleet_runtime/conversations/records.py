@@ -45,6 +45,8 @@ class Incoming:
     trace: str | None = None
     """What continues the trace of the request."""
     callback: Callback | None = None
+    urgent: bool = False
+    """Whether the caller says that it goes before others."""
 
 
 @dataclass(frozen=True)

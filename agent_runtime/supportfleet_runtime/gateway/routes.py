@@ -239,6 +239,7 @@ class Gateway:
             received_at=now,
             trace=traceparent(),
             callback=read_callback(request, message.callback, self.callbacks, now),
+            urgent=message.priority == "high",
         )
 
 

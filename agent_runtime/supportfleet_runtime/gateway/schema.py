@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from aiohttp import web
@@ -79,6 +79,7 @@ class PlainMessageRequest(BaseModel):
         Field(min_length=1, max_length=MAX_TEXT, json_schema_extra={"pattern": TEXT_PATTERN}),
         AfterValidator(_storable),
     ]
+    priority: Literal["normal", "high"] = "normal"
 
 
 class MessageRequest(PlainMessageRequest):

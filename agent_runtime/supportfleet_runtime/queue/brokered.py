@@ -122,7 +122,8 @@ class BrokeredQueue:
         if not ids:
             return 0
         try:
-            await self._broker.send([id_.encode() for id_ in ids])
+            urgent = {id_.encode() for id_, is_urgent in ids.items() if is_urgent}
+            await self._broker.send([id_.encode() for id_ in ids], urgent)
         except BrokerUnavailableError:
             await self._store.not_sent(ids, PAUSE)
             raise

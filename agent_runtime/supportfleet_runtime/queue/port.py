@@ -25,6 +25,8 @@ class QueueItem:
     created_at: datetime
     trace: str | None = None
     """What continues the trace of whoever brought it (``traceparent``)."""
+    urgent: bool = False
+    """Whether it goes before others that came shortly before it."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ taken to be left, or too full for its own workers, and its tasks become the queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -45,6 +45,9 @@ ADOPT: Final = timedelta(seconds=15)
 """How long a task of another revision must have been due before it is worked here."""
 ADOPT_EVERY: Final = timedelta(seconds=1)
 """How often a queue looks for such tasks, at most."""
+LEAD: Final = timedelta(seconds=30)
+"""What is urgent is due so long before it came: ahead of what came since, and behind what has waited longer than that.
+So nothing waits for ever behind what is urgent, and no row, index or query is another for it."""
 RESEND: Final = timedelta(seconds=30)
 """After how long a task that was handed to a broker, and claimed by nobody, is handed over again."""
 
@@ -74,7 +77,7 @@ class SqlQueue(LeasedRows):
                 "turn": item.turn,
                 "state": READY,
                 "tries": 0,
-                "visible_at": item.created_at,
+                "visible_at": item.created_at - LEAD if item.urgent else item.created_at,
                 "created_at": item.created_at,
                 "trace": item.trace,
             }
@@ -120,25 +123,26 @@ class SqlQueue(LeasedRows):
             log.info("tasks_adopted", queue=self.name, number=number)
         return number
 
-    async def take_unsent(self, limit: int) -> Sequence[str]:
-        """Tasks that a broker must be given (again), oldest first; they are taken to have been given it.
+    async def take_unsent(self, limit: int) -> Mapping[str, bool]:
+        """Tasks that a broker must be given (again), oldest first, and whether each is urgent.
 
-        One that is not claimed is taken again after ``RESEND``, then after its age, so that a task waiting in a long
-        line is sent a few times and not every half a minute. What was leased and given up is ready again with this.
+        They are taken to have been given it. One that is not claimed is taken again after ``RESEND``, then after its
+        age, so that a task waiting in a long line is sent a few times and not every half a minute. What was leased and
+        given up is ready again with this.
         """
         now = self._now()
         values = {"queue_": self.name, "now_": now, "limit_": limit}
 
-        def work(connection: Connection) -> list[str]:
+        def work(connection: Connection) -> dict[str, bool]:
             rows = connection.execute(_UNSENT, values).all()
             if rows:
                 times = [{"id_": row.id, "visible_": now + max(RESEND, now - row.created_at)} for row in rows]
                 connection.execute(_SENT, times)
-            return [row.id for row in rows]
+            return {row.id: row.visible_at < row.created_at for row in rows}
 
         return await self._database.write(work)
 
-    async def not_sent(self, ids: Sequence[str], delay: float) -> None:
+    async def not_sent(self, ids: Iterable[str], delay: float) -> None:
         """Take it back: the broker did not get them; they are to be sent in ``delay`` seconds."""
         visible = self._now() + timedelta(seconds=delay)
         rows = [{"id_": id_, "visible_": visible} for id_ in ids]
@@ -215,6 +219,7 @@ def _adopt_statement() -> Executable:
             tasks.c.queue != bindparam("queue_"),
             is_unfinished(tasks),
             tasks.c.visible_at <= bindparam("before_", type_=tasks.c.visible_at.type),
+            tasks.c.created_at <= bindparam("before_", type_=tasks.c.created_at.type),  # what is urgent only looks late
         )
         .order_by(tasks.c.visible_at)
         .limit(bindparam("limit_"))
@@ -227,7 +232,7 @@ def _adopt_statement() -> Executable:
 
 
 _ADOPT = _adopt_statement()
-_UNSENT = _due(tasks.c.id, tasks.c.created_at)
+_UNSENT = _due(tasks.c.id, tasks.c.created_at, tasks.c.visible_at)
 _SENT = update(tasks).where(tasks.c.id == bindparam("id_")).values(state=READY, visible_at=bindparam("visible_"))
 _NOT_SENT = update(tasks).where(tasks.c.id == bindparam("id_"), _is_ready()).values(visible_at=bindparam("visible_"))
 _CLAIM = (
