@@ -29,6 +29,8 @@ def check(view: View) -> Finding | None:
         # replaced, its next status says so.
         return None
     if is_complete(deployment):
+        if state is not None and state.stable is None:  # the news of its pods comes by another watch
+            return Finding(REASON, "the first revision's pods are being counted", stalled=False)
         return None
     status = deployment.get("status") or {}
     updated = 0 if is_outdated(deployment) else status.get("updatedReplicas", 0)
