@@ -36,6 +36,7 @@ from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.gateway.authentication import Tokens, authentication_middleware
 from supportfleet_runtime.gateway.endpoints import Endpoint, add_endpoints, open_paths
 from supportfleet_runtime.gateway.health import HealthEndpoint
+from supportfleet_runtime.gateway.limiting import Limits
 from supportfleet_runtime.gateway.measuring import measuring_middleware
 from supportfleet_runtime.gateway.openapi import Rules, openapi_endpoint
 from supportfleet_runtime.gateway.problems import problem_middleware
@@ -47,6 +48,7 @@ from supportfleet_runtime.health import Check, database_check
 from supportfleet_runtime.health.monitor import Monitor
 from supportfleet_runtime.health.window import SlidingWindow
 from supportfleet_runtime.language_models import make_ladder
+from supportfleet_runtime.limits import make_limits
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.factory import make_queue
 from supportfleet_runtime.queue.long_lane import LongLane
@@ -222,7 +224,9 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         tools,
     )
     parts.telemetry = telemetry
+    limits = make_limits(settings)
     gateway = Gateway(
+        limits=limits,
         intake=Intake(database, queue, settings.scope, wakeup),
         mirrored=Mirrored(agent, views, metrics, window=lambda: live().history.max_turns, limit=settings.queue_batch),
         waiters=waiters,
@@ -247,7 +251,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
             now=now,
         )
     )
-    return _application(parts, [*gateway.endpoints(), *health.endpoints()])
+    return _application(parts, [*gateway.endpoints(), *health.endpoints()], limits)
 
 
 def database_url(settings: Settings) -> DatabaseUrl:
@@ -291,9 +295,10 @@ def checks(parts: Parts) -> dict[str, Check]:
     }
 
 
-def _application(parts: Parts, endpoints: Sequence[Endpoint]) -> web.Application:
+def _application(parts: Parts, endpoints: Sequence[Endpoint], limits: Limits) -> web.Application:
     keys, tokens = parts.settings.keys, _tokens(parts.settings)
-    table = [*endpoints, openapi_endpoint(endpoints, Rules(keys=bool(keys), tokens=tokens is not None))]
+    rules = Rules(keys=bool(keys), tokens=tokens is not None, limited=parts.settings.rate_limit > 0)
+    table = [*endpoints, openapi_endpoint(endpoints, rules)]
     authentication = authentication_middleware(keys, tokens, open_paths=open_paths(table))
     app = web.Application(
         middlewares=[
@@ -306,9 +311,10 @@ def _application(parts: Parts, endpoints: Sequence[Endpoint]) -> web.Application
     )
     app[PARTS] = parts
     add_endpoints(app, table)
-    app.on_response_prepare.append(send_request_id)
+    app.on_response_prepare.extend((send_request_id, limits.tell))
     app.on_shutdown.append(_start_draining)
     app.cleanup_ctx.append(lifetime)
+    app.on_cleanup.append(limits.close)
     return app
 
 

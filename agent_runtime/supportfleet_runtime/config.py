@@ -10,6 +10,7 @@ by a file instead (``DATABASE_URL_FILE``), as Kubernetes and Docker mount them. 
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,6 +105,18 @@ class Settings(BaseSettings):
     )
     jwt_leeway: float = setting(
         30.0, "seconds from 0 to 300", "How far clocks may be apart when a token expires.", ge=0, le=300
+    )
+    rate_limit: int = setting(
+        1000,
+        "a whole number from 0 to 1000000",
+        "Requests a minute that each customer may make (0: any number).",
+        ge=0,
+        le=1_000_000,
+    )
+    redis_url: SecretStr | None = setting(
+        None,
+        "redis://, rediss:// or unix:// and where",
+        "Redis that all pods share. Unset: each pod counts its own requests.",
     )
     anthropic_api_key: SecretStr | None = setting(
         None, "an Anthropic API key", "Key for Claude; without it the scripted provider answers."
@@ -383,6 +396,13 @@ class Settings(BaseSettings):
     def _sender_is_an_address(cls, value: str | None) -> str | None:
         if value is not None and not is_mail_address(value):
             raise ValueError("it is no plain e-mail address")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_is_known(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"(rediss?|unix)://[^\s]+$", value.get_secret_value()):
+            raise ValueError("it is no Redis address")
         return value
 
     @field_validator("database_url")

@@ -10,6 +10,7 @@
     ├── NotFoundError                no such conversation or task, or it is another customer's: HTTP 404
     ├── ConflictError                what is asked doesn't go with how things stand: HTTP 409
     ├── DeliveryError                a callback could not be made: tried again, unless that is in vain
+    ├── KeyReusedError               an idempotency key came again with another message: HTTP 422
     └── ProviderError                the language model gave no usable answer: the agent falls back
 
 They become HTTP problems, exit codes or fallback replies at the edge only. A message in this tree never holds a
@@ -73,6 +74,10 @@ class DeliveryError(SupportfleetError):
         super().__init__(reason)
         self.reason = reason
         self.is_final = is_final
+
+
+class KeyReusedError(SupportfleetError):
+    """An idempotency key came again with another message."""
 
 
 class ProviderError(SupportfleetError):

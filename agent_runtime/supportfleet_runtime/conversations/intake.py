@@ -7,12 +7,14 @@ messages reach.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, bindparam, insert, tuple_, update
 
+from supportfleet_runtime.conversations.idempotency import Earlier, IdempotencyKeys
 from supportfleet_runtime.conversations.records import Incoming
-from supportfleet_runtime.errors import NotFoundError
+from supportfleet_runtime.errors import KeyReusedError, NotFoundError
 from supportfleet_runtime.queue.port import Queue, QueueItem
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.storage import audit, signals
@@ -29,19 +31,28 @@ class Intake:
         self._queue = queue
         self._scope = scope
         self._wakeup = wakeup
-        self._batcher: Batcher[Incoming, None] = Batcher(self._store)
+        self._keys = IdempotencyKeys(scope)
+        self._batcher: Batcher[Incoming, Incoming] = Batcher(self._store)
 
-    async def accept(self, incoming: Incoming) -> None:
-        """Store the message and its task; raises ``NotFoundError`` where the conversation isn't this customer's."""
-        await self._batcher.submit(incoming)
+    async def accept(self, incoming: Incoming) -> Incoming:
+        """Store the message and its task; what was taken in: it, or the earlier one that has its key.
 
-    async def _store(self, batch: Sequence[Incoming]) -> Sequence[Exception | None]:
-        turns = await self._database.write(lambda connection: self._insert(connection, batch))
+        Raises ``NotFoundError`` where the conversation isn't this customer's, ``KeyReusedError`` where the key is
+        another message's.
+        """
+        return await self._batcher.submit(incoming)
+
+    async def _store(self, batch: Sequence[Incoming]) -> Sequence[Incoming | Exception]:
+        turns, earlier = await self._database.write(lambda connection: self._insert(connection, batch))
         self._wakeup.notify()
-        return [None if item.task_id in turns else NotFoundError("no such conversation") for item in batch]
+        return [_result(item, turns, earlier) for item in batch]
 
-    def _insert(self, connection: Connection, batch: Sequence[Incoming]) -> dict[str, int]:
-        """Store what can be; each accepted message's turn, by its task."""
+    def _insert(
+        self, connection: Connection, batch: Sequence[Incoming]
+    ) -> tuple[Mapping[str, int], Mapping[str, Earlier]]:
+        """Store what is new, as far as it can be; each accepted message's turn and each repeated one's first."""
+        earlier = self._keys.claim(connection, batch)
+        batch = [incoming for incoming in batch if incoming.task_id not in earlier]
         turns: dict[str, int] = {}
         escalated: set[str] = set()
         for round_ in _rounds(batch):
@@ -56,7 +67,10 @@ class Intake:
             audit.record(connection, [self._accepted(item, turns[item.task_id]) for item in accepted])
             if not self._wakeup.has_room:
                 signals.send(connection, signals.WORK, [self._queue.name])
-        return turns
+        refused = [incoming for incoming in batch if incoming.task_id not in turns]
+        self._keys.release(connection, refused)
+        gone = {incoming.task_id for incoming in refused}
+        return turns, {task_id: first for task_id, first in earlier.items() if first.task_id not in gone}
 
     def _keep_callbacks(self, connection: Connection, accepted: Sequence[Incoming]) -> None:
         asked = [(incoming, incoming.callback) for incoming in accepted if incoming.callback]
@@ -116,6 +130,18 @@ class Intake:
             "created_at": incoming.received_at,
             "updated_at": incoming.received_at,
         }
+
+
+def _result(item: Incoming, turns: Mapping[str, int], earlier: Mapping[str, Earlier]) -> Incoming | Exception:
+    """What ``accept`` returns or raises."""
+    if item.task_id in turns:
+        return item
+    first = earlier.get(item.task_id)
+    if first is None:
+        return NotFoundError("no such conversation")
+    if not first.is_same:
+        return KeyReusedError("this Idempotency-Key came with another message before")
+    return replace(item, task_id=first.task_id, message_id=first.message_id, conversation_id=first.conversation_id)
 
 
 def _rounds(batch: Sequence[Incoming]) -> list[list[Incoming]]:

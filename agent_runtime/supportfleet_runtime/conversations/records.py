@@ -31,6 +31,14 @@ class CallbackRecord:
 
 
 @dataclass(frozen=True)
+class Once:
+    """A key that a message has from its sender, and a digest of what they sent with it."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Incoming:
     """A customer's message, with the ids it will have."""
 
@@ -47,6 +55,7 @@ class Incoming:
     callback: Callback | None = None
     urgent: bool = False
     """Whether the caller says that it goes before others."""
+    once: Once | None = None
 
 
 @dataclass(frozen=True)

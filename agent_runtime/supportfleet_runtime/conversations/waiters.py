@@ -29,7 +29,7 @@ class Waiters:
     ) -> None:
         self._look_up = look_up
         self._poll = poll
-        self._futures: dict[str, asyncio.Future[Outcome]] = {}
+        self._futures: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._look = asyncio.Event()
         self._heard: set[str] = set()
 
@@ -37,23 +37,26 @@ class Waiters:
     async def waiting(self, task_id: str) -> AsyncIterator[asyncio.Future[Outcome]]:
         """The future outcome of a task. Enter before the task is stored, so that nothing is missed."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._futures[task_id] = future
+        waiting = self._futures.setdefault(task_id, [])
+        waiting.append(future)
         try:
             yield future
         finally:
-            del self._futures[task_id]
+            waiting.remove(future)
+            if not waiting:
+                del self._futures[task_id]
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._futures
 
     def resolve(self, task_id: str, outcome: Outcome) -> None:
         """What became of the task: its reply, or that it takes long."""
-        future = self._futures.get(task_id)
-        if future is not None and not future.done():
-            future.set_result(outcome)
+        for future in self._futures.get(task_id, ()):
+            if not future.done():
+                future.set_result(outcome)
 
     def hear(self, task_ids: Collection[str]) -> None:
-        """Other processes say that these tasks have ended."""
+        """Others say that these tasks have ended, or may have: they are looked up at once."""
         heard = self._futures.keys() & task_ids
         if heard:
             self._heard |= heard

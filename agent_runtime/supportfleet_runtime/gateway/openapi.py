@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -29,6 +28,8 @@ OF_BODIES: Final = {
     422: "The body, or a header, is not as documented; `errors` says where.",
 }
 UNAUTHORIZED: Final = "No key or token, or none that is good."
+HEADERS: Final = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+RATE_LIMITED: Final = "The customer asked too often; the next request is worth a try after `Retry-After` seconds."
 UNAVAILABLE: Final = "Something that it needs is out of reach; try again after `Retry-After` seconds."
 
 
@@ -38,6 +39,7 @@ class Rules:
 
     keys: bool = False
     tokens: bool = False
+    limited: bool = False
 
 
 def openapi_endpoint(others: Sequence[Endpoint], rules: Rules) -> Endpoint:
@@ -99,6 +101,7 @@ def _problems(endpoint: Endpoint, rules: Rules) -> dict[int, str]:
     problems = OF_BODIES if endpoint.body else {}
     if endpoint.access is Access.CUSTOMER:
         problems = problems | ({401: UNAUTHORIZED} if rules.keys or rules.tokens else {}) | {503: UNAVAILABLE}
+        problems = problems | ({429: RATE_LIMITED} if rules.limited else {})
     return problems | dict(endpoint.problems)
 
 
@@ -112,8 +115,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _problem(status: int, text: str) -> dict[str, Any]:
-    headers = {HTTPStatus.UNAUTHORIZED: "WWW-Authenticate", HTTPStatus.SERVICE_UNAVAILABLE: "Retry-After"}
-    own = {headers[HTTPStatus(status)]: "As in RFC 9110."} if status in headers else {}
+    own = {HEADERS[status]: "As in RFC 9110."} if status in HEADERS else {}
     return _answer(Answer(text, Problem, MEDIA_TYPE, own))
 
 

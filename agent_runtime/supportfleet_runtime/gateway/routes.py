@@ -17,17 +17,20 @@ from aiohttp import web
 from supportfleet_runtime.callbacks.settings import CallbackSettings
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.mirrored import Mirrored
-from supportfleet_runtime.conversations.records import Deferred, Incoming, Outcome, Reply
+from supportfleet_runtime.conversations.records import Deferred, Incoming, Once, Outcome, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
-from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.errors import KeyReusedError, StorageError
 from supportfleet_runtime.gateway import answers
 from supportfleet_runtime.gateway.authentication import check_speaks_for
 from supportfleet_runtime.gateway.callback_requests import read_callback
 from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier
+from supportfleet_runtime.gateway.idempotency import PARAMETER as IDEMPOTENCY_KEY
+from supportfleet_runtime.gateway.idempotency import REPLAYED, read_once
+from supportfleet_runtime.gateway.limiting import Limits
 from supportfleet_runtime.gateway.measuring import INTENT
 from supportfleet_runtime.gateway.mirroring import is_mirrored
-from supportfleet_runtime.gateway.problems import unavailable
+from supportfleet_runtime.gateway.problems import HttpProblemError, unavailable
 from supportfleet_runtime.gateway.queries import CUSTOMER, TURNS, path_id, query_customer, query_turns
 from supportfleet_runtime.gateway.request_ids import request_id
 from supportfleet_runtime.gateway.schema import (
@@ -53,6 +56,7 @@ EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 class Gateway:
     """What the endpoints use. ``patience`` is how long a message may take to be stored, ``limit`` to be answered."""
 
+    limits: Limits
     intake: Intake
     mirrored: Mirrored
     waiters: Waiters
@@ -89,6 +93,7 @@ class Gateway:
                     403: "The token is another customer's, or asks for a callback.",
                     404: "The conversation does not exist, or is another customer's.",
                 },
+                parameters=(IDEMPOTENCY_KEY,),
                 body=MessageRequest if self.callbacks.kinds else PlainMessageRequest,
             ),
             Endpoint(
@@ -156,24 +161,42 @@ class Gateway:
             raise unavailable("the agent is starting")
         message = await read_message(request)
         check_speaks_for(request, message.customer_id)
-        incoming = self._incoming(request, message)
-        if is_mirrored(request.headers.get("Host", "")):
+        mirrored = is_mirrored(request.headers.get("Host", ""))
+        await self.limits.charge(request, message.customer_id, mirrored=mirrored)
+        incoming = self._incoming(request, message, None if mirrored else read_once(request, message))
+        if mirrored:
             return await self._answer_mirrored(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
-            await self._accept(incoming)
-            with span("reply"):
-                try:
-                    async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
-                        outcome: Outcome | None = await future
-                except TimeoutError:
-                    outcome = None
-        latency = time.perf_counter() - started
+            accepted = await self._accept(incoming)
+            outcome = await self._outcome(future, started) if accepted is incoming else None
+        if accepted is not incoming:  # sent again: the first one's answer is this one's
+            async with self.waiters.waiting(accepted.task_id) as future:
+                self.waiters.hear([accepted.task_id])
+                outcome = await self._outcome(future, started)
+        response = self._respond(request, accepted, outcome, time.perf_counter() - started)
+        if accepted is not incoming:
+            response.headers[REPLAYED] = "true"
+        return response
+
+    async def _outcome(self, future: asyncio.Future[Outcome], started: float) -> Outcome | None:
+        """What became of the task, or nothing yet when the time is over."""
+        with span("reply"):
+            try:
+                async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
+                    return await future
+            except TimeoutError:
+                return None
+
+    def _respond(
+        self, request: web.Request, incoming: Incoming, outcome: Outcome | None, latency: float
+    ) -> web.Response:
+        """The answer, or where it will be found."""
         self.metrics.response_latency.observe(latency)
-        ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
         if isinstance(outcome, Reply):
             return _answered(request, incoming, outcome, latency)
         if isinstance(outcome, Deferred):
             request[INTENT] = outcome.intent
+        ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
         log.info("message_queued", **ids, request_id=request_id(request))
         headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
         return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
@@ -191,14 +214,16 @@ class Gateway:
 
     async def get_task(self, request: web.Request) -> web.Response:
         """How far a message is, and its answer once there is one."""
-        task = await self.views.task(path_id(request, "task_id"), query_customer(request))
+        customer = query_customer(request)
+        await self.limits.charge(request, customer)
+        task = await self.views.task(path_id(request, "task_id"), customer)
         return _json(task_json(task))
 
     async def get_conversation(self, request: web.Request) -> web.Response:
         """A conversation's latest messages."""
-        conversation = await self.views.conversation(
-            path_id(request, "conversation_id"), query_customer(request), query_turns(request)
-        )
+        customer, turns = query_customer(request), query_turns(request)
+        await self.limits.charge(request, customer)
+        conversation = await self.views.conversation(path_id(request, "conversation_id"), customer, turns)
         return _json(conversation_json(conversation))
 
     async def healthz(self, _request: web.Request) -> web.Response:
@@ -219,15 +244,17 @@ class Gateway:
             self.metrics.queue_depth.set(float("nan"))
         return web.Response(body=self.metrics.render(), headers={"Content-Type": EXPOSITION})
 
-    async def _accept(self, incoming: Incoming) -> None:
+    async def _accept(self, incoming: Incoming) -> Incoming:
         try:
             with span("accept"):
                 async with asyncio.timeout(self.patience):
-                    await self.intake.accept(incoming)
+                    return await self.intake.accept(incoming)
+        except KeyReusedError as error:
+            raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", str(error)) from error
         except TimeoutError as error:
             raise unavailable("the database is too slow to take the message") from error
 
-    def _incoming(self, request: web.Request, message: MessageRequest) -> Incoming:
+    def _incoming(self, request: web.Request, message: MessageRequest, once: Once | None) -> Incoming:
         now = self.now()
         return Incoming(
             task_id=new_id("task", now),
@@ -240,6 +267,7 @@ class Gateway:
             trace=traceparent(),
             callback=read_callback(request, message.callback, self.callbacks, now),
             urgent=message.priority == "high",
+            once=once,
         )
 
 

@@ -25,6 +25,7 @@ from supportfleet_runtime.storage.schema import (
     conversations,
     erasures,
     escalations,
+    idempotency_keys,
     long_tasks,
     messages,
     metadata,
@@ -77,6 +78,7 @@ HOLDINGS: Final[Sequence[Holding]] = (
     Holding(refunds, Fate.PSEUDONYM, {"reason": ""}),
     Holding(effects, Fate.PSEUDONYM, {"outcome": ERASED_OUTCOME}),
     Holding(tool_effects, Fate.PSEUDONYM, {"outcome": ERASED_OUTCOME}),
+    Holding(idempotency_keys, Fate.WITH_CONVERSATION),
     Holding(audit_log, Fate.PSEUDONYM),
     Holding(erasures, Fate.ERASURE),
 )

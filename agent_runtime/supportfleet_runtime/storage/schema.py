@@ -211,6 +211,28 @@ UNRESOLVED = text("state IN ('open', 'claimed')")
 Index("escalations_unresolved", escalations.c.created_at, sqlite_where=UNRESOLVED, postgresql_where=UNRESOLVED)
 
 
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("scope", String(200), primary_key=True),
+    Column("customer_id", String(128), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("task_id", String(64), nullable=False),
+    Column("message_id", String(64), nullable=False),
+    Column(
+        "conversation_id",
+        String(64),
+        ForeignKey("conversations.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+"""Keys of messages (see ``idempotency``). They are claimed before their conversations are there: hence deferred."""
+Index("idempotency_keys_age", idempotency_keys.c.scope, idempotency_keys.c.created_at)
+Index("idempotency_keys_of_conversation", idempotency_keys.c.conversation_id)
+
+
 def is_unfinished(task: FromClause) -> ColumnElement[bool]:
     """Whether a task is still the queue's, in the words of the partial indexes, which parameters would hide."""
     return task.c.state.in_(bindparam("unfinished", (READY, LEASED), expanding=True, literal_execute=True))
