@@ -369,6 +369,24 @@ class TestEndpoint:
         assert body["breakers"] == {"messages-api": "closed", "model": "closed"}
         assert messages_api.key not in json.dumps(body)
 
+    async def test_a_tool_service_that_is_not_ready(self, start_agent: Any) -> None:
+        """With TOOLS_URL the tool service's readiness is looked at, without a key; answers are given all the same."""
+        asked: list[Any] = []
+
+        async def readyz(request: web.Request) -> web.Response:
+            asked.append(request.headers.get("Authorization") or request.headers.get("X-API-Key"))
+            return web.Response(status=503)
+
+        app = web.Application()
+        app.router.add_get("/readyz", readyz)
+        async with TestServer(app) as server:
+            agent = await start_agent(TOOLS_URL=str(server.make_url("")), TOOLS_API_KEY="a-key-of-the-tool-service")
+            for one in agent.parts.monitor._dependencies * 2:
+                await agent.parts.monitor.look(one)
+            status, body = await health(agent)
+        assert (status, body["status"], body["reasons"]) == (200, "degraded", ["tools: HTTP 503"])
+        assert set(asked) == {None}
+
     async def test_without_a_database_it_is_unhealthy(self, start_agent: Any) -> None:
         """503, the reasons, and an unknown depth, before anything was ever reached."""
         agent = await start_agent(until_ready=False, DATABASE_URL="postgresql://u:hunter2@127.0.0.1:9/d")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prometheus_client.metrics import Histogram
 
+from supportfleet_runtime.callbacks.settings import Kind
 from supportfleet_runtime.observability.metrics import Metrics, described, reference
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -20,6 +21,9 @@ CONTRACT = {
     "agent_cost_usd_total": ("counter", ("model",)),
     "agent_breaker_state": ("gauge", ("dependency",)),
     "agent_dependency_healthy": ("gauge", ("dependency",)),
+    "agent_tool_call_total": ("counter", ("tool", "status")),
+    "agent_effect_ambiguous_total": ("counter", ()),
+    "agent_callback_total": ("counter", ("kind", "outcome")),
     "agent_task_total": ("counter", ("outcome",)),
     "agent_unpriced_reply_total": ("counter", ("model",)),
     "agent_model_info": ("gauge", ("version", "digest")),
@@ -55,6 +59,15 @@ def test_the_reference_is_in_step_with_the_metrics() -> None:
     assert reference() in DOCUMENT.read_text(), (
         "run: python -c 'from supportfleet_runtime.observability.metrics import reference; print(reference())'"
     )
+
+
+def test_what_somebody_is_called_for_is_there_from_the_start() -> None:
+    """The first dead letter, lost effect or failed callback is an increase from 0: alerts see it."""
+    registry = Metrics().registry
+    assert registry.get_sample_value("agent_task_total", {"outcome": "dead"}) == 0
+    assert registry.get_sample_value("agent_effect_ambiguous_total") == 0
+    for kind in Kind:
+        assert registry.get_sample_value("agent_callback_total", {"kind": kind.value, "outcome": "failed"}) == 0
 
 
 def test_no_label_can_grow_without_bound() -> None:

@@ -43,6 +43,8 @@ FIRING = {
         "80m",
     ),
     "AgentDeadLetters": ({'agent_task_total{%s,outcome="dead"}': "0x5 1x20"}, "8m"),
+    "AgentEffectAmbiguous": ({"agent_effect_ambiguous_total{%s}": "0x5 1x20"}, "8m"),
+    "AgentCallbacksFailing": ({'agent_callback_total{%s,kind="webhook",outcome="failed"}': "0x5 1x20"}, "8m"),
     "AgentModelReloadFailed": ({'agent_model_reload_failed_info{%s,version="2",reason="LoadFailed"}': TRUE}, "15m"),
 }
 # An agent as it should be: nothing fires.

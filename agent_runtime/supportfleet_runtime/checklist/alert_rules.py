@@ -24,6 +24,8 @@ NEEDED: Final[Mapping[str, str]] = MappingProxyType(
         "fallbacks": r"\bagent_fallback_total\b",
         "escalations": r"\bescalation_to_human_total\b",
         "dead letters": r"\bagent_task_total\b",
+        "effects that are not known": r"\bagent_effect_ambiguous_total\b",
+        "callbacks": r"\bagent_callback_total\b",
         "model reloads that fail": r"\bagent_model_reload_(failed_info|total)\b",
     }
 )

@@ -33,6 +33,8 @@ OTHER_MODEL = "other"
 MAX_MODELS = 20
 MAX_MODEL_CHARACTERS = 200
 
+CALLBACK_KINDS = ("webhook", "email")
+
 LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
@@ -137,6 +139,10 @@ class Metrics:
             ["destination", "signal", "reason"],
             registry=self.registry,
         )
+        # Somebody is called for the first of these, and Prometheus sees no increase in a series that begins at 1.
+        self.tasks.labels(outcome="dead")
+        for kind in CALLBACK_KINDS:
+            self.callbacks.labels(kind=kind, outcome="failed")
         self._intents = frozenset({OTHER_INTENT, NO_INTENT})
         self._models: set[str] = set()
 
