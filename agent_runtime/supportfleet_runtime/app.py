@@ -30,11 +30,14 @@ from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.long_answering import LongAnswering
 from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.turns import Turns
+from supportfleet_runtime.conversations.updates import Updates
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
+from supportfleet_runtime.conversations.watching import Watching
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.gateway.authentication import Tokens, authentication_middleware
 from supportfleet_runtime.gateway.endpoints import Endpoint, add_endpoints, open_paths
+from supportfleet_runtime.gateway.events import EventStreams, StreamLimits
 from supportfleet_runtime.gateway.health import HealthEndpoint
 from supportfleet_runtime.gateway.limiting import Limits
 from supportfleet_runtime.gateway.measuring import measuring_middleware
@@ -115,6 +118,7 @@ class Parts:
     worker: Worker
     long_worker: Worker
     caller: Caller
+    watching: Watching
     metrics: Metrics
     monitor: Monitor
     tools: Tools
@@ -155,6 +159,8 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     ladder = make_ladder(settings, metrics, Spending(metrics, lambda: live().prices))
     tools = make_tools(settings, database, live, metrics, now)
     agent = Agent(live, lambda: model.classifier, ladder, metrics, now, toolbox=tools)
+    updates = Updates(database, settings.scope)
+    watching = Watching(database, updates.marks)
     long_lane = LongLane(database, settings.queue, scope=settings.scope, lease=lease, now=now)
     turns = Turns(
         database,
@@ -164,6 +170,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         window=lambda: live().history.max_turns,
         now=now,
         long_lane=long_lane,
+        watching=watching,
     )
     long_bell = Wakeup()
     answering = Answering(agent, turns, wakeup, metrics, long_bell)
@@ -177,7 +184,14 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         tracer=telemetry.tracer,
     )
     late = Turns(
-        database, long_lane, waiters, scope=settings.scope, window=lambda: live().history.max_turns, now=now, late=True
+        database,
+        long_lane,
+        waiters,
+        scope=settings.scope,
+        window=lambda: live().history.max_turns,
+        now=now,
+        late=True,
+        watching=watching,
     )
     call_bell = Wakeup()
     caller = make_caller(
@@ -194,7 +208,9 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     )
     histories = Histories(database, settings.scope, lambda: live().order_book, now=now)
     works = {"detailed_history": histories.detailed_history}
-    long_answering = LongAnswering(agent, late, long_lane, works=works, ended=call_bell, metrics=metrics)
+    long_answering = LongAnswering(
+        agent, late, long_lane, works=works, ended=call_bell, metrics=metrics, watching=watching
+    )
     long_worker = Worker(
         queue=long_lane,
         handle=long_answering.handle,
@@ -219,6 +235,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         worker,
         long_worker,
         caller,
+        watching,
         metrics,
         monitor,
         tools,
@@ -240,6 +257,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         callbacks=settings.callbacks,
         now=now,
     )
+    streams = EventStreams(updates, watching, StreamLimits(settings.event_streams, settings.event_streams_per_customer))
     health = HealthEndpoint(
         observer(
             settings,
@@ -251,7 +269,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
             now=now,
         )
     )
-    return _application(parts, [*gateway.endpoints(), *health.endpoints()], limits)
+    return _application(parts, [*gateway.endpoints(), *health.endpoints(), *streams.endpoints()], limits)
 
 
 def database_url(settings: Settings) -> DatabaseUrl:
@@ -329,6 +347,7 @@ def _tokens(settings: Settings) -> Tokens | None:
 
 async def _start_draining(app: web.Application) -> None:
     app[PARTS].progress.draining = True
+    app[PARTS].watching.close()
 
 
 async def lifetime(app: web.Application) -> AsyncIterator[None]:
@@ -340,6 +359,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         asyncio.create_task(parts.model_source.run()),
         asyncio.create_task(parts.agent_settings.follow(parts.settings.config_file, parts.settings.config_dir)),
         asyncio.create_task(parts.waiters.run()),
+        asyncio.create_task(parts.watching.run()),
         asyncio.create_task(parts.monitor.run()),
         asyncio.create_task(parts.telemetry.run()),
         asyncio.create_task(_retain(parts)),
@@ -401,6 +421,8 @@ def _hearing(parts: Parts) -> Callable[[str, str], None]:
             parts.wakeup.notify()
         elif kind == signals.DONE:
             parts.waiters.hear(frozenset(subject.split(",")))
+        else:
+            parts.watching.hear(kind, subject)
 
     return hear
 

@@ -210,6 +210,12 @@ class Settings(BaseSettings):
     long_task_seconds: float = setting(
         900.0, "seconds from 5 to 3600", "Longest time one attempt at a long task may take.", ge=5, le=3600
     )
+    event_streams: int = setting(
+        1000, "a whole number from 1 to 100000", "Most event streams of a pod at once.", ge=1, le=100_000
+    )
+    event_streams_per_customer: int = setting(
+        5, "a whole number from 1 to 1000", "Most event streams of a customer in a pod at once.", ge=1, le=1000
+    )
     webhook_secret: SecretStr | None = setting(
         None,
         "one or more keys, whsec_ and the base64 of 24 to 64 bytes, separated by commas or white space",

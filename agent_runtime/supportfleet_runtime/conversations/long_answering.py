@@ -17,6 +17,7 @@ from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Turn
 from supportfleet_runtime.conversations.history import Report
 from supportfleet_runtime.conversations.turns import Answered, Turns
+from supportfleet_runtime.conversations.watching import Watching
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.long_lane import LongLane
 from supportfleet_runtime.queue.port import Lease
@@ -38,6 +39,7 @@ class LongAnswering:
         works: Mapping[str, Work],
         ended: Wakeup,
         metrics: Metrics,
+        watching: Watching | None = None,
     ) -> None:
         self._agent = agent
         self._turns = turns
@@ -45,6 +47,7 @@ class LongAnswering:
         self._works = works
         self._ended = ended
         self._metrics = metrics
+        self._watching = watching
 
     async def handle(self, lease: Lease) -> None:
         """Do the work of a turn, and answer it."""
@@ -54,7 +57,7 @@ class LongAnswering:
         answer = await self._agent.answer(turn)
         work = self._works.get(answer.intent)
         if work is not None:
-            result = await work(turn.customer_id, lambda progress: self._lane.report(lease, progress))
+            result = await work(turn.customer_id, lambda progress: self._report(lease, turn, progress))
             await self._lane.keep(lease, orjson.dumps(result).decode())
         await self._store(lease, turn, answer, dead=False)
 
@@ -62,6 +65,11 @@ class LongAnswering:
         """End a turn that can't be answered: the customer gets the generic reply."""
         turn = await self._turns.load(lease.id)
         await self._store(lease, turn, self._agent.generic(), dead=True)
+
+    async def _report(self, lease: Lease, turn: Turn, progress: int) -> None:
+        await self._lane.report(lease, progress)
+        if self._watching:
+            self._watching.changed([turn.conversation_id])
 
     async def _store(self, lease: Lease, turn: Turn, answer: Answer, *, dead: bool) -> None:
         held = await self._turns.store(Answered(lease, turn, answer, dead=dead))

@@ -20,6 +20,7 @@ from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
 from supportfleet_runtime.conversations import escalations
 from supportfleet_runtime.conversations.records import Deferred, Outcome, Reply
 from supportfleet_runtime.conversations.waiters import Waiters
+from supportfleet_runtime.conversations.watching import Watching
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.queue.long_lane import LongLane
 from supportfleet_runtime.queue.port import Lease, Leases
@@ -82,6 +83,7 @@ class Turns:
         now: Callable[[], datetime],
         long_lane: LongLane | None = None,
         late: bool = False,
+        watching: Watching | None = None,
     ) -> None:
         self._scope = scope
         self._database = database
@@ -90,6 +92,7 @@ class Turns:
         self._window = window
         self._now = now
         self._long_lane = long_lane
+        self._watching = watching
         self._update_conversation = _UPDATE_LATE if late else _UPDATE_CONVERSATION
         self._reader: Batcher[str, Turn] = Batcher(self._load)
         self._writer: Batcher[Answered, bool] = Batcher(self._store)
@@ -113,6 +116,8 @@ class Turns:
         for item in batch:
             if item.lease.id in held:
                 self._waiters.resolve(item.lease.id, item.outcome)
+        if self._watching:
+            self._watching.changed(item.turn.conversation_id for item in batch)
         return [item.lease.id in held for item in batch]
 
     def _insert(self, connection: Connection, batch: Sequence[Answered]) -> set[str]:
@@ -132,6 +137,9 @@ class Turns:
             connection.execute(self._update_conversation, [_conversation(item, now) for item in stored])
             elsewhere = [item.lease.id for item in stored if item.lease.id not in self._waiters]
             signals.send(connection, signals.DONE, elsewhere)
+            if self._watching:
+                watched = self._watching.elsewhere(item.turn.conversation_id for item in stored)
+                signals.send(connection, signals.CHANGED, watched)
             calls = [_call(item) for item in replied if item.answer.escalate and not item.turn.escalated]
             if calls:
                 escalations.call(connection, calls, self._scope, now)

@@ -39,7 +39,7 @@ from supportfleet_runtime.storage.schema import (
     tasks,
 )
 
-_STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
+STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
 _CALLBACK_STATES: Mapping[str, CallbackState] = {
     READY: "waiting",
     LEASED: "delivering",
@@ -111,10 +111,10 @@ class Views:
             task_id=row.task_id,
             conversation_id=row.conversation_id,
             message_id=row.message_id,
-            state=_STATES[row.long_state or row.state],
+            state=STATES[row.long_state or row.state],
             created_at=row.task_created_at,
             finished_at=row.finished_at,
-            reply=None if row.text is None else _reply(row, escalated=row.escalated_at is not None),
+            reply=None if row.text is None else stored_reply(row, escalated=row.escalated_at is not None),
             long=None if row.long_state is None else _long(row),
             callback=None if row.callback_kind is None else _callback(row),
         )
@@ -125,7 +125,9 @@ class Views:
         query = _tasks().where(tasks.c.id.in_(task_ids), is_known)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
         return {
-            row.task_id: Deferred(OTHER) if row.text is None else _reply(row, escalated=row.escalated_at is not None)
+            row.task_id: Deferred(OTHER)
+            if row.text is None
+            else stored_reply(row, escalated=row.escalated_at is not None)
             for row in rows
         }
 
@@ -185,11 +187,12 @@ def _message(row: Any, *, escalated: bool) -> MessageRecord:
         role=row.role,
         text=row.text,
         created_at=row.created_at,
-        reply=_reply(row, escalated=escalated) if row.role == AGENT else None,
+        reply=stored_reply(row, escalated=escalated) if row.role == AGENT else None,
     )
 
 
-def _reply(row: Any, *, escalated: bool) -> Reply:
+def stored_reply(row: Any, *, escalated: bool) -> Reply:
+    """A reply from its row of ``messages``."""
     return Reply(
         text=row.text,
         intent=row.intent,
