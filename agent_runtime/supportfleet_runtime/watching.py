@@ -11,7 +11,7 @@ from pathlib import Path
 from supportfleet_runtime.agent.breaker import State
 from supportfleet_runtime.config import Settings
 from supportfleet_runtime.errors import StorageError
-from supportfleet_runtime.health.checks import broker_check, disk_check, http_check, model_api_check
+from supportfleet_runtime.health.checks import broker_check, disk_check, http_check, model_api_check, redis_check
 from supportfleet_runtime.health.monitor import OFTEN, SELDOM, Dependency, Monitor
 from supportfleet_runtime.health.readiness import CHECK_SECONDS, Check, check, database_check
 from supportfleet_runtime.health.report import CLAUDE, DATABASE, Observed
@@ -33,6 +33,8 @@ def dependencies(settings: Settings, database: Database, queue: Queue, metrics: 
         found.append(Dependency(CLAUDE, asked, OFTEN))
     if isinstance(queue, BrokeredQueue):
         found.append(Dependency("queue_broker", broker_check(lambda: queue.problem), SELDOM))
+    if settings.redis_url is not None:
+        found.append(Dependency("redis", redis_check(settings.redis_url.get_secret_value()), SELDOM))
     if settings.tools_url is not None:
         found.append(Dependency("tools", http_check(f"{settings.tools_url.rstrip('/')}/readyz"), SELDOM))
     if database.kind is DatabaseKind.SQLITE:

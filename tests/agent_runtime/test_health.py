@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supportfleet_runtime.agent.breaker import State as Breaker
-from supportfleet_runtime.health.checks import broker_check, disk_check, http_check, model_api_check
+from supportfleet_runtime.health.checks import broker_check, disk_check, http_check, model_api_check, redis_check
 from supportfleet_runtime.health.monitor import (
     CHECK_SECONDS,
     OFTEN,
@@ -196,6 +196,10 @@ class TestChecks:
         """A refused connection is told by its kind."""
         assert await http_check("http://127.0.0.1:9/healthz")() == "it can't be reached: ClientConnectorError"
 
+    async def test_redis_away(self) -> None:
+        """A Redis that can't be reached is told by the kind of error, without its address."""
+        assert await redis_check("redis://:hunter2@127.0.0.1:9/0")() == "it can't be reached: ConnectionError"
+
     async def test_disk(self, tmp_path: Path) -> None:
         """SQLite's disk is well while there is room."""
         assert await disk_check(tmp_path, least=1)() is None
@@ -205,7 +209,7 @@ class TestChecks:
         """A broker that fails is a problem until a call succeeds."""
 
         class Link:
-            async def send(self, bodies: Any) -> None:
+            async def send(self, bodies: Any, *_priorities: Any) -> None:
                 if bodies == [b"bad"]:
                     raise OSError
 

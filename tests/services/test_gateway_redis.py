@@ -64,3 +64,10 @@ async def test_an_outage_is_survived(server: Any) -> None:
     assert not [standing for standing in [await both[1].take("cust-1001") for _ in range(4)] if standing.remaining > 1]
     for one in both:
         await one.close()
+
+
+async def test_the_health_loop_sees_it(start_agent: Any, server: Any) -> None:
+    """A Redis that answers is a healthy dependency of the agent."""
+    agent = await start_agent(REDIS_URL=server.url)
+    (redis_,) = [one for one in agent.parts.monitor._dependencies if one.name == "redis"]
+    assert (await agent.parts.monitor.look(redis_)).healthy

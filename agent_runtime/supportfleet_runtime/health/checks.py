@@ -44,6 +44,27 @@ def http_check(url: str) -> Check:
     return run
 
 
+def redis_check(url: str) -> Check:
+    """Whether Redis answers."""
+
+    async def run() -> str | None:
+        from redis.asyncio import Redis  # noqa: PLC0415 - an agent without Redis does without its client
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+        from redis.exceptions import RedisError  # noqa: PLC0415
+
+        client = Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+        try:
+            await client.ping()
+        except (RedisError, OSError) as error:
+            return f"it can't be reached: {type(error).__name__}"
+        finally:
+            await client.aclose()
+        return None
+
+    return run
+
+
 def broker_check(problem: Callable[[], str | None]) -> Check:
     """Whether the queue's broker works: its workers and relay ask it all the time, so its last call says so."""
 
