@@ -28,6 +28,7 @@ from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.history import Histories
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.long_answering import LongAnswering
+from supportfleet_runtime.conversations.memory import Memory
 from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.turns import Turns
 from supportfleet_runtime.conversations.updates import Updates
@@ -52,6 +53,7 @@ from supportfleet_runtime.health.monitor import Monitor
 from supportfleet_runtime.health.window import SlidingWindow
 from supportfleet_runtime.language_models import make_ladder
 from supportfleet_runtime.limits import make_limits
+from supportfleet_runtime.memories import make_memory
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.factory import make_queue
 from supportfleet_runtime.queue.long_lane import LongLane
@@ -119,6 +121,7 @@ class Parts:
     long_worker: Worker
     caller: Caller
     watching: Watching
+    memory: Memory
     metrics: Metrics
     monitor: Monitor
     tools: Tools
@@ -162,6 +165,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
     updates = Updates(database, settings.scope)
     watching = Watching(database, updates.marks)
     long_lane = LongLane(database, settings.queue, scope=settings.scope, lease=lease, now=now)
+    memory = make_memory(settings)
     turns = Turns(
         database,
         queue,
@@ -171,6 +175,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         now=now,
         long_lane=long_lane,
         watching=watching,
+        memory=memory,
     )
     long_bell = Wakeup()
     answering = Answering(agent, turns, wakeup, metrics, long_bell)
@@ -236,6 +241,7 @@ def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now
         long_worker,
         caller,
         watching,
+        memory,
         metrics,
         monitor,
         tools,
@@ -362,6 +368,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
         asyncio.create_task(parts.watching.run()),
         asyncio.create_task(parts.monitor.run()),
         asyncio.create_task(parts.telemetry.run()),
+        asyncio.create_task(parts.memory.run()),
         asyncio.create_task(_retain(parts)),
         asyncio.create_task(signals.listen(parts.database.url, parts.database.timeout, _hearing(parts))),
     ]
@@ -380,6 +387,7 @@ async def lifetime(app: web.Application) -> AsyncIterator[None]:
     await parts.telemetry.close()
     await parts.ladder.close()
     await parts.tools.close()
+    await parts.memory.close()
     await parts.queue.close()
     await parts.database.close()
 
@@ -389,7 +397,8 @@ async def _retain(parts: Parts) -> None:
     days = parts.settings.retention_days
     if days is not None:
         await parts.progress.ready.wait()
-        await Retention(parts.database, parts.settings.scope, days, now=utc_now).run()
+        database, scope = parts.database, parts.settings.scope
+        await Retention(database, scope, days, now=utc_now, forget=parts.memory.forget).run()
 
 
 async def bring_up(parts: Parts) -> None:

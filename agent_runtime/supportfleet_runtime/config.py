@@ -116,7 +116,14 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = setting(
         None,
         "redis://, rediss:// or unix:// and where",
-        "Redis that all pods share. Unset: each pod counts its own requests.",
+        "Redis that all pods share. Unset: each pod counts its own requests, and remembers conversations by itself.",
+    )
+    redis_ttl: float = setting(
+        3600.0,
+        "seconds from 1 to 86400",
+        "How long a conversation is remembered outside the database, in Redis or else in the process.",
+        ge=1,
+        le=86_400,
     )
     anthropic_api_key: SecretStr | None = setting(
         None, "an Anthropic API key", "Key for Claude; without it the scripted provider answers."

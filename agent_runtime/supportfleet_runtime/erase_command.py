@@ -2,7 +2,7 @@
 
 It may be interrupted, and run again: it goes on where it was, and a run after the last removes nothing. The customer's
 id appears in no output. Exit codes: 0 done, 1 not done (not confirmed, or the customer keeps writing), 3 the database
-is out of reach.
+or Redis is out of reach.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import orjson
 from supportfleet_runtime import config
 from supportfleet_runtime.app import database_url, utc_now
 from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.memories import make_memory
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.erasure import Erased, Erasure
 
 OK, NOT_DONE, UNREACHABLE = 0, 1, 3
 LONGEST_ID: Final = 128
+SETTLE_SECONDS: Final = 1.0
+"""A worker writes what it has committed into Redis within milliseconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,13 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         database = Database(database_url(settings), pool=2, timeout=settings.db_timeout)
+        memory = make_memory(settings)
+        settle = SETTLE_SECONDS if settings.redis_url else 0.0
+        erasure = Erasure(database, settings.scope, now=utc_now, pause=_wait, forget=memory.forget, settle=settle)
         try:
-            erasure = Erasure(database, settings.scope, now=utc_now, pause=_wait)
             return _tell(await erasure.erase(arguments.customer), arguments.output)
         except StorageUnavailableError as error:
             sys.stderr.write(f"{error}; run it again: it goes on where it was\n")
             return UNREACHABLE
         finally:
+            await memory.close()
             await database.close()
 
     return asyncio.run(work())

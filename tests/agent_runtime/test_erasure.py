@@ -173,6 +173,7 @@ class TestErasing:
         for number in range(60):
             await desk.say(f"hello {number}")
         write = database.write
+        left = 0
 
         async def breaking(work: Callable[[Connection], Any]) -> Any:
             nonlocal left
@@ -182,7 +183,7 @@ class TestErasing:
             return await write(work)
 
         erased, runs = None, 0
-        erasure._database = type("Breaking", (), {"write": staticmethod(breaking)})()  # type: ignore[assignment]
+        erasure._database = type("Breaking", (), {"write": staticmethod(breaking), "read": database.read})()
         while erased is None:
             left = runs = runs + 1
             try:

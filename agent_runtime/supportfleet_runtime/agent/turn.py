@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -26,6 +26,8 @@ class Exchange:
 
     text: str
     reply: str | None
+    number: int = field(default=0, compare=False)
+    """Which turn of the conversation it is."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Turn:
     """Whether an earlier attempt at the message may have used tools."""
     is_copy: bool = False
     """Whether nothing may last of it: the original is answered elsewhere."""
+    revision: int = 0
+    """Counts what changed earlier turns."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,27 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Case, Column, Connection, Executable, Select, and_, bindparam, case, func, insert, select, update
+from sqlalchemy import (
+    Case,
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Exchange, Turn
 from supportfleet_runtime.conversations import escalations
+from supportfleet_runtime.conversations.memory import Memory, said_with
 from supportfleet_runtime.conversations.records import Deferred, Outcome, Reply
 from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.conversations.watching import Watching
@@ -84,7 +100,9 @@ class Turns:
         long_lane: LongLane | None = None,
         late: bool = False,
         watching: Watching | None = None,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory = memory
         self._scope = scope
         self._database = database
         self._queue = queue
@@ -106,10 +124,29 @@ class Turns:
         return await self._writer.submit(answered)
 
     async def _load(self, task_ids: Sequence[str]) -> Sequence[Turn | Exception]:
-        values = {"tasks_": list(task_ids), "window_": self._window()}
+        values = {"tasks_": list(task_ids)}
         rows = await self._database.read(lambda connection: connection.execute(_LOAD, values).all())
-        turns = {task_id: _turn(list(group)) for task_id, group in groupby(rows, key=lambda row: str(row.task_id))}
+        window = self._window()
+        histories = await self._histories([row for row in rows if row.number > 1], window) if window else {}
+        turns = {str(row.task_id): _turn(row, histories.get(row.task_id, ())) for row in rows}
         return [turns.get(task_id) or NotFoundError(f"no such task: {task_id}") for task_id in task_ids]
+
+    async def _histories(self, rows: Sequence[Any], window: int) -> Mapping[str, tuple[Exchange, ...]]:
+        """What each of these tasks' turns is shown, from memory as far as it is known there."""
+        found: dict[str, tuple[Exchange, ...]] = {}
+        known = await self._memory.get([row.conversation_id for row in rows]) if self._memory and rows else {}
+        for row in rows:
+            said = known.get(row.conversation_id)
+            history = said.before(row.number, row.revision, window) if said else None
+            if history is not None:
+                found[row.task_id] = history
+        missing = [row.task_id for row in rows if row.task_id not in found]
+        if missing:
+            values = {"tasks_": missing, "window_": window}
+            earlier = await self._database.read(lambda connection: connection.execute(_LOAD_EARLIER, values).all())
+            for task_id, group in groupby(earlier, key=lambda row: str(row.task_id)):
+                found[task_id] = _history({(row.turn, row.role): str(row.text) for row in group})
+        return found
 
     async def _store(self, batch: Sequence[Answered]) -> Sequence[bool | Exception]:
         held = await self._database.write(lambda connection: self._insert(connection, batch))
@@ -118,7 +155,14 @@ class Turns:
                 self._waiters.resolve(item.lease.id, item.outcome)
         if self._watching:
             self._watching.changed(item.turn.conversation_id for item in batch)
+        self._remember([item for item in batch if item.lease.id in held and not item.answer.later])
         return [item.lease.id in held for item in batch]
+
+    def _remember(self, stored: Sequence[Answered]) -> None:
+        if self._memory is not None:
+            window = self._window()
+            said = {item.turn.conversation_id: said_with(item.turn, item.answer.text, window) for item in stored}
+            self._memory.put({id_: one for id_, one in said.items() if one is not None})
 
     def _insert(self, connection: Connection, batch: Sequence[Answered]) -> set[str]:
         """Store the answers whose leases are still held; their tasks."""
@@ -209,71 +253,70 @@ def _message(item: Answered, now: datetime) -> dict[str, Any]:
     }
 
 
-def _turn(rows: Sequence[Any]) -> Turn:
-    """A turn from its task's rows: one for each message of the window."""
-    first = rows[0]
-    said = {(row.turn, row.role): str(row.text) for row in rows}
-    pending = Pending(first.pending_intent, first.pending_asked or 1) if first.pending_intent else None
+def _turn(row: Any, history: tuple[Exchange, ...]) -> Turn:
+    pending = Pending(row.pending_intent, row.pending_asked or 1) if row.pending_intent else None
     return Turn(
-        task_id=first.task_id,
-        conversation_id=first.conversation_id,
-        customer_id=first.customer_id,
-        number=first.number,
-        text=said[first.number, CUSTOMER],
-        received_at=first.received_at,
-        history=_history(said, first.number),
+        task_id=row.task_id,
+        conversation_id=row.conversation_id,
+        customer_id=row.customer_id,
+        number=row.number,
+        text=row.text,
+        received_at=row.received_at,
+        history=history,
         pending=pending,
-        escalated=first.escalated_at is not None,
-        has_later=first.turns > first.number,
+        escalated=row.escalated_at is not None,
+        has_later=row.turns > row.number,
+        revision=row.revision,
     )
 
 
-def _history(said: Mapping[tuple[int, str], str], number: int) -> tuple[Exchange, ...]:
-    """The turns before ``number``. A person's message is a turn without a question: it adds to the reply before it."""
+def _history(said: Mapping[tuple[int, str], str]) -> tuple[Exchange, ...]:
+    """The turns of these messages. A person's message is a turn without a question: it adds to the reply before it."""
     exchanges: list[Exchange] = []
-    for turn in sorted({turn for turn, _ in said if turn < number}):
+    for turn in sorted({turn for turn, _ in said}):
         asked, reply = said.get((turn, CUSTOMER)), said.get((turn, AGENT))
         if asked is not None:
-            exchanges.append(Exchange(asked, reply))
+            exchanges.append(Exchange(asked, reply, turn))
         elif exchanges and reply is not None:
             last = exchanges.pop()
-            exchanges.append(Exchange(last.text, f"{last.reply}\n\n{reply}" if last.reply else reply))
+            exchanges.append(Exchange(last.text, f"{last.reply}\n\n{reply}" if last.reply else reply, last.number))
     return tuple(exchanges)
 
 
-def _load_statement() -> Select[Any]:
-    """A task's conversation and the messages of its window, one row for each message."""
-    in_window = and_(
-        messages.c.conversation_id == conversations.c.id,
-        messages.c.turn.between(tasks.c.turn - bindparam("window_"), tasks.c.turn),
-    )
+def _of_tasks(*columns: ColumnElement[Any], joined: ColumnElement[bool]) -> Select[Any]:
     return (
-        select(
-            tasks.c.id.label("task_id"),
-            tasks.c.turn.label("number"),
-            tasks.c.created_at.label("received_at"),
-            conversations.c.id.label("conversation_id"),
-            conversations.c.customer_id,
-            conversations.c.turns,
-            conversations.c.pending_intent,
-            conversations.c.pending_asked,
-            conversations.c.escalated_at,
-            messages.c.turn,
-            messages.c.role,
-            messages.c.text,
-        )
+        select(tasks.c.id.label("task_id"), *columns)
         .join(conversations, conversations.c.id == tasks.c.conversation_id)
-        .join(messages, in_window)
+        .join(messages, and_(messages.c.conversation_id == conversations.c.id, joined))
         .where(tasks.c.id.in_(bindparam("tasks_", expanding=True)))
-        .order_by(tasks.c.id, messages.c.turn)
     )
 
 
-_LOAD = _load_statement()
+_LOAD = _of_tasks(
+    tasks.c.turn.label("number"),
+    tasks.c.created_at.label("received_at"),
+    conversations.c.id.label("conversation_id"),
+    conversations.c.customer_id,
+    conversations.c.turns,
+    conversations.c.pending_intent,
+    conversations.c.pending_asked,
+    conversations.c.escalated_at,
+    conversations.c.revision,
+    messages.c.text,
+    joined=and_(messages.c.turn == tasks.c.turn, messages.c.role == literal(CUSTOMER, literal_execute=True)),
+)
+"""Tasks with their conversation and the message to be answered."""
+_LOAD_EARLIER = _of_tasks(
+    messages.c.turn,
+    messages.c.role,
+    messages.c.text,
+    joined=messages.c.turn.between(tasks.c.turn - bindparam("window_"), tasks.c.turn - 1),
+).order_by(tasks.c.id, messages.c.turn)
+"""The messages before it, in its window: one row for each."""
 _INSERT_REPLY = insert(messages)
 
 
-def _update_conversation(pending_intent: Any, pending_asked: Any) -> Executable:
+def _update_conversation(pending_intent: Any, pending_asked: Any, **more: Any) -> Executable:
     return (
         update(conversations)
         .where(conversations.c.id == bindparam("key_"))
@@ -282,6 +325,7 @@ def _update_conversation(pending_intent: Any, pending_asked: Any) -> Executable:
             pending_asked=pending_asked,
             escalated_at=func.coalesce(conversations.c.escalated_at, bindparam("escalated_")),
             updated_at=bindparam("now_"),
+            **more,
         )
     )
 
@@ -292,5 +336,7 @@ def _unless_gone_on(name: str, column: Column[Any]) -> Case[Any]:
 
 _UPDATE_CONVERSATION = _update_conversation(bindparam("intent_"), bindparam("asked_"))
 _UPDATE_LATE = _update_conversation(
-    _unless_gone_on("intent_", conversations.c.pending_intent), _unless_gone_on("asked_", conversations.c.pending_asked)
+    _unless_gone_on("intent_", conversations.c.pending_intent),
+    _unless_gone_on("asked_", conversations.c.pending_asked),
+    revision=conversations.c.revision + 1,
 )

@@ -71,6 +71,8 @@ class DeadLetters:
         turns = [(row.conversation_id, row.turn) for row in rows]
         is_reply = tuple_(messages.c.conversation_id, messages.c.turn).in_(turns) & (messages.c.role == AGENT)
         connection.execute(delete(messages).where(is_reply))
+        changed = conversations.c.id.in_([row.conversation_id for row in rows])
+        connection.execute(update(conversations).where(changed).values(revision=conversations.c.revision + 1))
         again = {"state": READY, "tries": 0, "finished_at": None, "error": None}
         for task_id in [row.id for row in rows]:  # under another id, so that it is no repetition to who was told
             told = {"id": new_id("cb", self._now()), "visible_at": self._now(), **again}

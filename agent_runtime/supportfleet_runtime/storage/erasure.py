@@ -58,7 +58,11 @@ class Erased:
 
 
 class Erasure:
-    """Erases customers of one agent (``scope``). ``forget`` has the cache drop conversations."""
+    """Erases customers of one agent (``scope``).
+
+    ``forget`` has the cache drop conversations; ``settle`` is how many seconds a worker may take to write what it has
+    committed into that cache.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,9 @@ class Erasure:
         now: Callable[[], datetime],
         pause: Callable[[float], Awaitable[None]],
         forget: Forget = forget_nothing,
+        settle: float = 0.0,
     ) -> None:
+        self._settle = settle
         self._database = database
         self._scope = scope
         self._now = now
@@ -111,26 +117,34 @@ class Erasure:
     async def _remove_conversations(self, customer_id: str, removed: Counter[str]) -> datetime | None:
         """Remove them all; until when a worker may still work on one of them."""
         held_until: datetime | None = None
-        while True:
+        gone: list[str] = []
+        while ids := await self._database.read(lambda connection: self._find_some(connection, customer_id)):
+            await self._forget(ids)  # first: what can't be forgotten is not lost sight of
             ids, counts, held = await self._database.write(
                 lambda connection: self._remove_some(connection, customer_id)
             )
-            if not ids:
-                return held_until
-            await self._forget(ids)
+            gone += ids
             removed.update({table: count for table, count in counts.items() if count})
             held_until = max((moment for moment in (held_until, held) if moment), default=None)
+        if gone and self._settle:
+            await self._pause(self._settle)
+        for start in range(0, len(gone), CONVERSATIONS_AT_ONCE):
+            await self._forget(gone[start : start + CONVERSATIONS_AT_ONCE])
+        return held_until
 
     def _remove_some(
         self, connection: Connection, customer_id: str
     ) -> tuple[Sequence[str], dict[str, int], datetime | None]:
-        own = (conversations.c.scope == self._scope) & (conversations.c.customer_id == customer_id)
-        query = select(conversations.c.id).where(own).order_by(conversations.c.id).limit(CONVERSATIONS_AT_ONCE)
-        ids = connection.execute(query.with_for_update()).scalars().all()
+        ids = self._find_some(connection, customer_id, lock=True)
         if not ids:
             return (), {}, None
         held_until = leased_until(connection, ids)
         return ids, remove_conversations(connection, ids), held_until
+
+    def _find_some(self, connection: Connection, customer_id: str, *, lock: bool = False) -> Sequence[str]:
+        own = (conversations.c.scope == self._scope) & (conversations.c.customer_id == customer_id)
+        query = select(conversations.c.id).where(own).order_by(conversations.c.id).limit(CONVERSATIONS_AT_ONCE)
+        return connection.execute(query.with_for_update() if lock else query).scalars().all()
 
     async def _remove_rows(self, customer_id: str, removed: Counter[str]) -> None:
         for table in [holding.table for holding in HOLDINGS if holding.fate is Fate.REMOVED]:

@@ -78,6 +78,7 @@ conversations = Table(
     Column("escalated_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("revision", Integer, nullable=False, server_default=text("0")),
 )
 
 messages = Table(
