@@ -69,17 +69,26 @@ class Subject:
         return Database(url, pool=2, timeout=settings.db_timeout)
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None) -> Answer:
-        """Send the running agent a request."""
+        """Send the running agent a request, over a connection of its own."""
+        async with aiohttp.ClientSession() as session:
+            return await self.ask_over(session, method, path, headers, body)
+
+    async def ask_over(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Answer:
+        """Send the running agent a request over the connections of ``session``."""
         if self.url is None:
             raise NotCheckableError("it takes a running agent: give its address with --url")
-        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+        address, timeout = self.url.rstrip("/") + path, aiohttp.ClientTimeout(total=CALL_SECONDS)
         try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.request(
-                    method, self.url.rstrip("/") + path, headers=headers, json=body, allow_redirects=False
-                ) as response,
-            ):
+            async with session.request(
+                method, address, headers=headers, json=body, allow_redirects=False, timeout=timeout
+            ) as response:
                 content = await response.content.read(MAX_ANSWER_BYTES)
                 return Answer(response.status, response.headers.copy(), content.decode("utf-8", "replace"))
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
