@@ -7,13 +7,14 @@ extend or give back what is another's by now. How leases are taken is each table
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import Connection, Executable, Table, bindparam, tuple_, update
 
 from supportfleet_runtime.queue.port import Lease
+from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY
 
@@ -49,6 +50,7 @@ class LeasedRows:
         self._statements = statements
         self._lease = timedelta(seconds=lease)
         self._now = now
+        self._retries: Batcher[tuple[Lease, float, str], None] = Batcher(self._retry)
 
     def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
         """End leases for good. The ids that were still held."""
@@ -57,9 +59,19 @@ class LeasedRows:
 
     async def retry(self, lease: Lease, delay: float, error: str) -> None:
         """Give an item back for another try in ``delay`` seconds."""
-        values = {"visible_": self._now() + timedelta(seconds=delay), "error_": error[:MAX_ERROR]}
-        statement = self._statements.retry
-        await self._database.write(lambda connection: update_held(connection, statement, [lease], values))
+        await self._retries.submit((lease, delay, error))
+
+    async def _retry(self, batch: Sequence[tuple[Lease, float, str]]) -> Sequence[None]:
+        """All that failed at the same time in one transaction: a crowd of bad items must not hold up the good ones."""
+        now = self._now()
+
+        def work(connection: Connection) -> None:
+            for lease, delay, error in batch:
+                values = {"visible_": now + timedelta(seconds=delay), "error_": error[:MAX_ERROR]}
+                update_held(connection, self._statements.retry, [lease], values)
+
+        await self._database.write(work)
+        return [None] * len(batch)
 
     async def extend(self, leases: Collection[Lease]) -> set[str]:
         """Keep leases alive. The ids that are still held."""
