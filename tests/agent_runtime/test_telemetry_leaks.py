@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import runpy
 from collections.abc import AsyncIterator
@@ -94,11 +95,13 @@ async def talk(agent: Any, api: Any) -> None:
         "traceparent": JWT,
         "tracestate": f"v={CALLER_KEY}",
         "baggage": f"user={CUSTOMER}",
-        "Idempotency-Key": PERSONAL["a card"],
     }
     message = {"customer_id": CUSTOMER, "text": TEXT}
 
+    numbers = itertools.count()
+
     async def ask(method: str, path: str, **more: Any) -> Any:
+        headers["Idempotency-Key"] = f"{PERSONAL['a card']}-{next(numbers)}"  # the same one is answered the same
         with contextlib.suppress(ClientError):
             async with agent.client.request(method, path, **{"headers": headers, **more}) as got:
                 await got.read()

@@ -68,7 +68,11 @@ class TestATrace:
         """A message that one process accepts and another answers is one trace, from the caller's span to the store."""
         model = {"ANTHROPIC_API_KEY": messages_api.key, "ANTHROPIC_BASE_URL": messages_api.url}
         gateway = await start_agent(
-            until_ready=False, MODEL_DIGEST=MISSING_MODEL, POD_NAME="gateway", **traced(collector)
+            until_ready=False,
+            MODEL_DIGEST=MISSING_MODEL,
+            POD_NAME="gateway",
+            API_TIMEOUT_SECONDS="90",
+            **traced(collector),
         )
         environ = {
             **os.environ,
@@ -87,7 +91,8 @@ class TestATrace:
                     await asyncio.sleep(0.02)
             headers = {"traceparent": CALLER}
             async with gateway.client.post("/v1/messages", json=MESSAGE, headers=headers) as got:
-                assert (got.status, (await got.json())["source"]) == (200, "model")
+                body = await got.json(content_type=None)
+                assert (got.status, body.get("source")) == (200, "model"), body
             spans = await collector.until("POST /v1/messages", "store")
         finally:
             worker.send_signal(signal.SIGTERM)
