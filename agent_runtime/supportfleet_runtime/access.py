@@ -20,6 +20,8 @@ ALGORITHMS: Final = frozenset(
 )
 """All have a private and a public key: a secret that the gateway shared could sign tokens too."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?")
+"""As browsers send it: no path, no capitals."""
 _HASHED: Final = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62}):)?sha256:(?P<digest>[0-9a-f]{64})")
 
 
@@ -76,6 +78,14 @@ def parse_algorithms(text: str) -> frozenset[str]:
         raise ValueError(f"{', '.join(unknown)} can't be used")
     if not given:
         raise ValueError("it names none")
+    return given
+
+
+def parse_origins(text: str) -> frozenset[str]:
+    """The origins in a list separated by commas; raises ``ValueError``."""
+    given = frozenset(text.replace(",", " ").split())
+    if wrong := sorted(origin for origin in given if not _ORIGIN.fullmatch(origin)):
+        raise ValueError(f"{wrong[0][:80]!r} is no origin")
     return given
 
 

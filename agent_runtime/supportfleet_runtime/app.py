@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 from aiohttp import web
 
+from supportfleet_runtime.access import parse_origins
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.ladder import Ladder
 from supportfleet_runtime.agent.live_settings import LiveSettings
@@ -37,6 +38,7 @@ from supportfleet_runtime.conversations.waiters import Waiters
 from supportfleet_runtime.conversations.watching import Watching
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.gateway.authentication import Tokens, authentication_middleware
+from supportfleet_runtime.gateway.cors import Cors
 from supportfleet_runtime.gateway.endpoints import Endpoint, add_endpoints, open_paths
 from supportfleet_runtime.gateway.events import EventStreams, StreamLimits
 from supportfleet_runtime.gateway.health import HealthEndpoint
@@ -131,8 +133,17 @@ class Parts:
 
 
 PARTS: Final = web.AppKey("parts", Parts)
-SERVER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({"access_log": None, "auto_decompress": False})
-"""How the application is served: a line for each message is logged anyway, and no body is worth unpacking a bomb."""
+SERVER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "access_log": None,  # a line for each message is logged anyway
+        "auto_decompress": False,  # no body is worth unpacking a bomb
+        "keepalive_timeout": 75.0,  # for the next request's whole head, too: however slowly it drips in
+        "max_line_size": 8190,
+        "max_field_size": 8190,
+        "max_headers": 128,
+    }
+)
+"""How the application is served."""
 
 
 def build(configuration: Configuration, *, now: Callable[[], datetime] = utc_now) -> web.Application:
@@ -324,18 +335,20 @@ def _application(parts: Parts, endpoints: Sequence[Endpoint], limits: Limits) ->
     rules = Rules(keys=bool(keys), tokens=tokens is not None, limited=parts.settings.rate_limit > 0)
     table = [*endpoints, openapi_endpoint(endpoints, rules)]
     authentication = authentication_middleware(keys, tokens, open_paths=open_paths(table))
+    cors = Cors(origins) if (origins := parse_origins(parts.settings.cors_origins)) else None
     app = web.Application(
         middlewares=[
             *([tracing_middleware(parts.telemetry.tracer)] if parts.telemetry.traces else []),
             measuring_middleware(parts.metrics, parts.window),
             problem_middleware,
+            *([cors.middleware] if cors else []),
             *([authentication] if keys or tokens else []),
         ],
         client_max_size=MAX_BODY,
     )
     app[PARTS] = parts
     add_endpoints(app, table)
-    app.on_response_prepare.extend((send_request_id, limits.tell))
+    app.on_response_prepare.extend((send_request_id, limits.tell, *([cors.tell] if cors else [])))
     app.on_shutdown.append(_start_draining)
     app.cleanup_ctx.append(lifetime)
     app.on_cleanup.append(limits.close)

@@ -28,6 +28,7 @@ from supportfleet_runtime.access import (
     missing_token_settings,
     parse_algorithms,
     parse_api_keys,
+    parse_origins,
 )
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
 from supportfleet_runtime.callbacks.addresses import parse_allow_list
@@ -105,6 +106,11 @@ class Settings(BaseSettings):
     )
     jwt_leeway: float = setting(
         30.0, "seconds from 0 to 300", "How far clocks may be apart when a token expires.", ge=0, le=300
+    )
+    cors_origins: str = setting(
+        "",
+        "origins such as https://shop.example, separated by commas",
+        "Sites whose pages may call the API from a browser. Unset: none.",
     )
     rate_limit: int = setting(
         1000,
@@ -369,6 +375,12 @@ class Settings(BaseSettings):
     def _jwks_is_safe(cls, value: str | None) -> str | None:
         if value is not None:
             check_jwks(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: str) -> str:
+        parse_origins(value)
         return value
 
     @field_validator("jwt_algorithms")

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from supportfleet_runtime.app import SERVER_OPTIONS
+from supportfleet_runtime.config import load
+from supportfleet_runtime.errors import ConfigurationError
 from supportfleet_runtime.gateway.buckets import Bucket, MemoryBuckets, Policy, take
 from supportfleet_runtime.gateway.shared_buckets import PAUSE, SharedBuckets
 
@@ -138,3 +145,57 @@ class TestRedisAway:
                 assert (await buckets.take("cust-1001")).allowed
             await buckets.close()
         assert len(logs) == 1
+
+
+class TestOrigins:
+    PREFLIGHT: Mapping[str, str] = {"Access-Control-Request-Method": "POST"}
+
+    async def test_off_by_default(self, start_agent: Any) -> None:
+        """Unless configured no page of another site may call, and a preflight is a method that isn't there."""
+        agent = await start_agent()
+        headers = {"Origin": "https://shop.example", **self.PREFLIGHT}
+        async with agent.client.options("/v1/messages", headers=headers) as got:
+            assert got.status == 405
+            assert not [name for name in got.headers if name.startswith("Access-Control")]
+
+    async def test_pages_that_may(self, start_agent: Any) -> None:
+        """A page of the list gets its preflight answered without a key, and may see answers and problems alike."""
+        agent = await start_agent(CORS_ORIGINS="https://shop.example,http://localhost:3000", API_KEYS="k" * 20)
+        origin = {"Origin": "https://shop.example"}
+        async with agent.client.options("/v1/messages", headers={**origin, **self.PREFLIGHT}) as got:
+            assert got.status == 204
+            assert "Idempotency-Key" in got.headers["Access-Control-Allow-Headers"]
+        async with agent.client.post("/v1/messages", json=MESSAGE, headers=origin) as got:
+            assert got.status == 401, "a preflight is no key"
+            assert got.headers["Access-Control-Allow-Origin"] == "https://shop.example"
+            assert got.headers["Vary"] == "Origin"
+            assert "Access-Control-Allow-Credentials" not in got.headers
+
+    @pytest.mark.parametrize("origin", ["https://evil.example", "https://shop.example.evil.example", "null", ""])
+    async def test_pages_that_may_not(self, start_agent: Any, origin: str) -> None:
+        """Any other page is told nothing that would let its script go on."""
+        agent = await start_agent(CORS_ORIGINS="https://shop.example")
+        async with agent.client.options("/v1/messages", headers={"Origin": origin, **self.PREFLIGHT}) as got:
+            assert not [name for name in got.headers if name.startswith("Access-Control-Allow")]
+
+    @pytest.mark.parametrize("origins", ["*", "shop.example", "https://shop.example/path", "https://a https://B"])
+    def test_what_is_no_origin(self, origins: str) -> None:
+        """A list that no browser's origin could match, or any would, is refused at the start."""
+        with pytest.raises(ConfigurationError, match="CORS_ORIGINS"):
+            load({"CORS_ORIGINS": origins, "CONFIG_DIR": "/nonexistent"})
+
+
+class TestSlowness:
+    async def test_a_head_that_drips(self) -> None:
+        """A connection that never completes a head is closed, though bytes keep coming."""
+        app = web.Application()
+        server = TestServer(app)
+        await server.start_server(**{**SERVER_OPTIONS, "keepalive_timeout": 0.2})
+        try:
+            reader, writer = await asyncio.open_connection(server.host, server.port)
+            writer.write(b"GET / HTTP/1.1\r\nX: ")
+            async with asyncio.timeout(10):
+                assert await reader.read() == b""
+            writer.close()
+        finally:
+            await server.close()

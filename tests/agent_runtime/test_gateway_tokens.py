@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -236,6 +237,20 @@ class TestKeysOutOfReach:
         now = 3700.0
         assert await keys.find("RS256", "RS256"), "they outlive the outage"
         assert reads == 3
+
+    async def test_many_at_the_start(self) -> None:
+        """Who comes while the keys are read for the first time waits for them, and they are read once."""
+        reads = 0
+
+        async def read() -> bytes:
+            nonlocal reads
+            reads += 1
+            await asyncio.sleep(0)
+            return json.dumps(key_set()).encode()
+
+        keys = SigningKeys(read, frozenset({"ES256"}), clock=lambda: 0.0)
+        assert all(await asyncio.gather(*(keys.find("ES256", "ES256") for _ in range(20))))
+        assert reads == 1
 
     async def test_an_outage_at_the_start_is_short(self) -> None:
         """Without any key it is tried again after two seconds, not thirty."""

@@ -62,8 +62,8 @@ class SigningKeys:
 
     async def find(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
         """The key of that id, or the only one where a token names none."""
-        if self._is_due(kid):
-            async with self._reading:
+        if self._is_due(kid) or (self._reading.locked() and kid not in self._keys):
+            async with self._reading:  # whoever comes while the keys are read waits for them
                 if self._is_due(kid):
                     await self._refresh()
         if not self._keys:
