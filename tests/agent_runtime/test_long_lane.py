@@ -31,7 +31,7 @@ from supportfleet_runtime.queue.sql import ADOPT, SqlQueue
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.ids import new_id
-from supportfleet_runtime.storage.schema import conversations, long_tasks
+from supportfleet_runtime.storage.schema import conversations, long_tasks, tasks
 
 SCOPE = "shop/helper"
 ALL = "show me all my orders"
@@ -119,7 +119,7 @@ class TestDeferring:
 
 
 class TestWorking:
-    async def test_the_result_is_the_whole_history(self, shop: Shop) -> None:
+    async def test_the_result_is_the_whole_history(self, shop: Shop, database: Database) -> None:
         """The task's result holds every order and every conversation of the customer, and of nobody else."""
         earlier = await shop.say("hello")
         await shop.say("hello", customer="eve")
@@ -127,6 +127,8 @@ class TestWorking:
         await shop.long.handle(await shop.take())
         task = await shop.views.task(asked.task_id, None)
         assert task.state == "done"
+        states = await database.read(lambda connection: connection.execute(select(tasks.c.state)).scalars().all())
+        assert set(states) == {"done"}, "the queue's record of the task says so too"
         assert task.reply is not None
         assert task.long is not None
         assert task.long.progress == 100
