@@ -77,7 +77,8 @@ class TestTheConversation:
     async def test_a_call_and_its_answer(self, ask: Any, messages_api: Any) -> None:
         """The model is told of the tools, asks for a call, gets its result, and answers; all of it is paid for."""
         messages_api.then_say(messages_api.tool_use(LOOK, text="Let me look."), messages_api.message("It's coming."))
-        toolbox, spent = Toolbox({"order": "A-1001"}), []
+        toolbox = Toolbox({"order": "A-1001"})
+        spent: list[Usage] = []
         assert (await ask(toolbox, spent=spent.append)).text == "It's coming."
         assert toolbox.calls == [LOOK]
         assert spent == [Usage("claude-test", 21, 7)] * 2

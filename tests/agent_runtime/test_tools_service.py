@@ -7,7 +7,7 @@ import importlib
 import json
 import runpy
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -187,10 +187,11 @@ class TestTheAgentsSide:
         asked = ToolRequest(tool, tool.arguments.model_validate(SHOP.REFUND), "cust-1001", None, KEY)
         async with TestServer(app) as server:
             client = HttpTools(str(server.make_url("")), SHOP.KEY, CircuitBreaker(lambda: 0.0))
-            for work, expected in (
+            calls: list[tuple[Callable[[], Awaitable[Any]], type[ToolError] | None]] = [
                 (lambda: client.perform(asked, within=5), call),
                 (lambda: client.effect(KEY, within=5), lookup),
-            ):
+            ]
+            for work, expected in calls:
                 if expected is None:
                     assert (await work()).status == "done"
                 else:

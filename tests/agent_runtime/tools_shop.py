@@ -137,7 +137,7 @@ class Shop:
     async def states(self) -> dict[str, str]:
         """The agent's ledger: state by task."""
         statement = select(effects.c.task_id, effects.c.state)
-        return dict(await self.database.read(lambda c: c.execute(statement).all()))  # type: ignore[arg-type]  # rows
+        return dict(await self.database.read(lambda c: c.execute(statement).all()))
 
     async def paid(self) -> int:
         """What was paid or filed, in hundredths."""

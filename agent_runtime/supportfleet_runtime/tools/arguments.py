@@ -19,7 +19,7 @@ def _hundredths(value: Any) -> Any:
     """A number as the decimal it was meant as: 0.35 is not 0.35000000000000003."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ValueError("it is no number")  # noqa: TRY004 - pydantic gathers ValueErrors
-    rounded = round(value, 2)
+    rounded: Any = round(value, 2)
     return rounded if abs(rounded - value) < 1e-9 else value  # noqa: PLR2004 - far below what is paid
 
 

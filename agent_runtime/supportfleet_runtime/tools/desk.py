@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, insert, select, text
 
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.tool_tables import refunds, tool_effects
+from supportfleet_runtime.storage.tool_tables import PAID, refunds, tool_effects
 from supportfleet_runtime.tools import changes
 from supportfleet_runtime.tools.arguments import OrderLookup
 from supportfleet_runtime.tools.backend import ToolRequest
@@ -78,7 +78,7 @@ class ToolDesk:
         statement = (
             select(refunds.c.order_number, func.sum(refunds.c.amount))
             .where(refunds.c.scope == self._scope, refunds.c.order_number.in_(orders))
-            .where(refunds.c.state == changes.PAID)
+            .where(refunds.c.state == PAID)
             .group_by(refunds.c.order_number)
         )
         return {number: int(amount) for number, amount in connection.execute(statement)}

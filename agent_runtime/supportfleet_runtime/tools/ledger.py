@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Delete, Row, Update, delete, insert, select, update
+from sqlalchemy import Connection, Delete, Update, delete, insert, select, update
 
 from supportfleet_runtime.agent.toolbox import Authority, ToolStatus
 from supportfleet_runtime.storage.database import Database
@@ -95,7 +95,7 @@ class Ledger:
         await self._database.write(lambda connection: connection.execute(chosen).close())
 
 
-def _entry(row: Row[Any]) -> Entry:
+def _entry(row: Any) -> Entry:
     outcome = None if row.outcome is None else Outcome.model_validate_json(row.outcome)
     return Entry(row.key, TOOLS[row.tool], row.arguments_hash, outcome)
 
