@@ -36,6 +36,8 @@ class Command(Protocol):
 OWN: Final = MappingProxyType(
     {
         "serve": "run gateway and worker in one process",
+        "gateway": "take messages and hand out their answers, which workers give",
+        "worker": "answer the messages that gateways take",
         "migrate": "bring the database's schema up to date",
     }
 )
@@ -104,8 +106,9 @@ def _run_own(command: str) -> int:
         settings.log_level, secrets=config.secrets(configuration), scope=settings.scope, pod=settings.pod_name
     )
     from supportfleet_runtime import serve  # noqa: PLC0415
+    from supportfleet_runtime.roles import Role  # noqa: PLC0415
 
-    return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration)
+    return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration, Role(command))
 
 
 if __name__ == "__main__":

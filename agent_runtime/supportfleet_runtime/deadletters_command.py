@@ -17,7 +17,8 @@ from typing import Final
 import orjson
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import database_url, utc_now
+from supportfleet_runtime.clock import utc_now
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.queue.deadletters import DeadLetter, DeadLetters
 from supportfleet_runtime.storage.database import Database

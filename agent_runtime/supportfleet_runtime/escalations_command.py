@@ -17,8 +17,9 @@ from typing import Final
 import orjson
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import database_url, utc_now
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.escalations import Escalation, Escalations
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import ConflictError, NotFoundError, StorageUnavailableError
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import CLAIMED, OPEN, RESOLVED

@@ -13,8 +13,10 @@ import uvloop
 from aiohttp import web
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import SERVER_OPTIONS, database_url, utc_now
+from supportfleet_runtime.app import SERVER_OPTIONS
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.config import Configuration
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.tools.service import build_tool_service
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from supportfleet_runtime.app import utc_now
 from supportfleet_runtime.checklist.outcome import EXIT_CODES, Result, Verdict, overall
 from supportfleet_runtime.checklist.runner import CHECKS, run_checks
 from supportfleet_runtime.checklist.subject import make_subject
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.models.sync_command import write_last_word
 
 REASONS = {

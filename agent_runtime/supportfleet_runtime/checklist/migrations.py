@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from supportfleet_runtime.app import database_url
 from supportfleet_runtime.checklist.outcome import NotCheckableError, Outcome, failed, passed
 from supportfleet_runtime.checklist.subject import Subject
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.storage.migrate import schema_version
 from supportfleet_runtime.storage.migrations import HEAD
 from supportfleet_runtime.storage.url import DatabaseKind

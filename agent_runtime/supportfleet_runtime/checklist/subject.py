@@ -13,9 +13,9 @@ from typing import Any, Final
 import aiohttp
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import database_url
 from supportfleet_runtime.checklist.outcome import NotCheckableError
 from supportfleet_runtime.config import Configuration, Settings
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import ConfigurationError, Problem
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.url import DatabaseKind

@@ -58,7 +58,8 @@ class Gateway:
 
     limits: Limits
     intake: Intake
-    mirrored: Mirrored
+    mirrored: Mirrored | None
+    """None where no messages are worked."""
     waiters: Waiters
     views: Views
     metrics: Metrics
@@ -72,7 +73,7 @@ class Gateway:
     now: Callable[[], datetime]
 
     def endpoints(self) -> list[Endpoint]:
-        """The table of what is served here."""
+        """The table of what customers are served."""
         task, conversation = identifier("task_id", "task"), identifier("conversation_id", "conversation")
         return [
             Endpoint(
@@ -119,10 +120,10 @@ class Gateway:
                 },
                 parameters=(conversation, CUSTOMER, TURNS),
             ),
-            *self._probes(),
         ]
 
-    def _probes(self) -> list[Endpoint]:
+    def probes(self) -> list[Endpoint]:
+        """The table of what Kubernetes and Prometheus are told."""
         ready = answers.ReadinessReport
         return [
             Endpoint(
@@ -203,6 +204,8 @@ class Gateway:
 
     async def _answer_mirrored(self, request: web.Request, incoming: Incoming, started: float) -> web.Response:
         """Answer a copy at once: nothing of it is stored, so it is never left to the queue."""
+        if self.mirrored is None:
+            raise unavailable("copies of messages are answered where messages are worked: this is a gateway alone")
         try:
             async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
                 reply = await self.mirrored.answer(incoming)
