@@ -34,6 +34,10 @@ def configure_logging(
 ) -> None:
     """Log from ``level`` up, with ``context`` on every line and ``secrets`` masked in each."""
     mask = masking(secrets)
+
+    def mask_line(_logger: object, _method: str, line: Any) -> str:
+        return mask(line)
+
     number = logging.getLevelNamesMapping()[level.upper()]
     output = stream or sys.stderr
     structlog.contextvars.clear_contextvars()
@@ -45,7 +49,7 @@ def configure_logging(
             name_trace,
             render_exception,
             render_line,
-            lambda _logger, _method, line: mask(line),
+            mask_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(output),
