@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import orjson
 
 from supportfleet_runtime.errors import ProviderError
+from supportfleet_runtime.observability.tracing import Field, Kind, span
 
 MAX_CALLS: Final = 3
 """Tool calls for one message, whatever is configured and however many the model asks for at once."""
@@ -143,7 +144,10 @@ class ToolSession:
         if self.is_spent:
             return ToolResult(name, ToolStatus.NOT_CARRIED_OUT, "No more tool calls are allowed for this message.")
         self.left -= 1
-        result = await self._toolbox.call(name, arguments, self._authority, within=within)
+        known = name if name in get_args(ToolName) else "unknown"  # the model may write anything there
+        with span("tool call", {Field.TOOL: known}, kind=Kind.CLIENT) as calling:
+            result = await self._toolbox.call(name, arguments, self._authority, within=within)
+            calling.note(Field.OUTCOME, result.status.value)
         self.results.append(result)
         return result
 

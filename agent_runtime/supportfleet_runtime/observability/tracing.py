@@ -54,6 +54,8 @@ class Field(StrEnum):
     STORED = "supportfleet.stored"
     """Whether the answer was stored: not where the lease was lost."""
     TOOL = "gen_ai.tool.name"
+    OUTCOME = "supportfleet.outcome"
+    """How a tool call ended."""
     MODEL = "gen_ai.request.model"
     TOKENS_READ = "gen_ai.usage.input_tokens"
     TOKENS_WRITTEN = "gen_ai.usage.output_tokens"
