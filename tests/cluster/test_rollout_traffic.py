@@ -10,7 +10,7 @@ import runpy
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,6 @@ class TestIstio:
     def test_a_ready_canary_gets_its_share_at_once(self, desk: Any, place: Any, kubelet: Any) -> None:
         """From its pods' readiness to its first weight in the routes in far less than two seconds."""
         desk.started()
-        with kubelet.told(broken_images=("agent:2",)):
-            desk.apply("agent:2")
-            desk.eventually(lambda: desk.state.get("canaryRevision"), "the canary comes up")
-            second = desk.state["canaryRevision"]
-            (name,) = desk.eventually(lambda: desk.objects("pods", second), "it has its pod")
         came: list[float] = []
         ready: list[float] = []
 
@@ -143,10 +138,16 @@ class TestIstio:
             listed = pod.get("status", {}).get("conditions", ())
             return any(one["type"] == "Ready" and one["status"] == "True" for one in listed)
 
-        with (
-            watching(place, "pods", name, is_ready, lambda: ready.append(time.monotonic())),
-            watching(place, "virtualservices", desk.name, shares_of, lambda: came.append(time.monotonic())),
-        ):
+        with ExitStack() as watches:
+            with kubelet.told(broken_images=("agent:2",)):
+                desk.apply("agent:2")
+                desk.eventually(lambda: desk.state.get("canaryRevision"), "the canary comes up")
+                second = desk.state["canaryRevision"]
+                (name,) = desk.eventually(lambda: desk.objects("pods", second), "it has its pod")
+                pods = watching(place, "pods", name, is_ready, lambda: ready.append(time.monotonic()))
+                routes = ("virtualservices", desk.name, shares_of, lambda: came.append(time.monotonic()))
+                watches.enter_context(pods)
+                watches.enter_context(watching(place, *routes))
             desk.eventually(lambda: desk.shares.get(second), "it has its share")
         took = came[-1] - ready[-1]
         assert took < 2, f"{took:.2f} s"
