@@ -134,7 +134,7 @@ async def test_sigterm_drains(start: Any, messages_api: Any) -> None:
         await release.wait()
         return messages_api.error(400)
 
-    messages_api.behaviours.append(slow)
+    messages_api.behaviours += [slow, slow]  # with tools, then without
     asking = asyncio.create_task(process.post("boots?"))
     await process.until(lambda: messages_api.attempts == 1)
     process.running.send_signal(signal.SIGTERM)
