@@ -11,22 +11,17 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Final
-
-import orjson
 
 from supportfleet_runtime import config
 from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.escalations import Escalation, Escalations
 from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import ConflictError, NotFoundError, StorageUnavailableError
+from supportfleet_runtime.listings import add_limit, print_json, print_table
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import CLAIMED, OPEN, RESOLVED
 
 OK, REFUSED, UNREACHABLE = 0, 1, 3
-LIMIT: Final = 100
-MOST: Final = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="show those that wait for somebody or are claimed, the oldest first")
     listing.add_argument("--all", action="store_true", help="the resolved ones too")
-    listing.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+    add_limit(listing)
     listing.add_argument("-o", "--output", choices=("table", "json"), default="table")
     for name, summary in (("claim", "take one: it is nobody else's then"), ("resolve", "end one that was claimed")):
         action = actions.add_parser(name, help=summary)
@@ -74,8 +69,7 @@ async def _do(escalations: Escalations, arguments: argparse.Namespace) -> int:
 
 def _show(found: Sequence[Escalation], output: str) -> int:
     if output == "json":
-        rows = orjson.dumps([asdict(one) for one in found], option=orjson.OPT_INDENT_2)
-        sys.stdout.write(f"{rows.decode()}\n")
+        print_json(found)
         return OK
     table = [("ESCALATION", "CONVERSATION", "TURN", "REASON", "INTENT", "STATE", "BY", "SINCE")]
     for one in found:
@@ -84,17 +78,8 @@ def _show(found: Sequence[Escalation], output: str) -> int:
         table.append(
             (one.escalation_id, one.conversation_id, str(one.turn), one.reason, one.intent, one.state, by, since)
         )
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    for row in table:
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    print_table(table)
     return OK
-
-
-def _number(given: str) -> int:
-    number = int(given)
-    if not 1 <= number <= MOST:
-        raise argparse.ArgumentTypeError(f"it is not from 1 to {MOST}")
-    return number
 
 
 def _person(given: str) -> str:
