@@ -409,6 +409,26 @@ class TestWorker:
         assert not running.handled
         assert not queue.retried
 
+    async def test_who_has_just_ended_a_lease_is_not_stopped(self, clock: Any) -> None:
+        """A handler whose lease it ended itself, while the leases were being extended, comes to its own end."""
+        asked = asyncio.Event()
+
+        class Extending(MemoryQueue):
+            async def extend(self, leases: Collection[Lease]) -> set[str]:
+                asked.set()
+                return await super().extend(leases)
+
+        async def handle(_lease: Lease) -> None:
+            await asked.wait()
+            for _ in range(20):  # as many turns of the loop as there are between a commit and its caller
+                await asyncio.sleep(0)
+
+        queue = Extending(lease("done", clock))
+        queue.lost = {"done"}
+        running = Running(queue, handle, lease=0.03)
+        await running.until(lambda: running.handled == ["done"])
+        await running.stop()
+
     async def test_what_waited_behind_an_item_follows_at_once(self, clock: Any) -> None:
         """An item that was passed over because an earlier one was in work is taken when that ends, without polling."""
         release = asyncio.Event()

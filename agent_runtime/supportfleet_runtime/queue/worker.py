@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+SETTLE: Final = 0.1
+"""How long a handler that has just ended its lease may take to notice: until then it looks like one that lost it."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class Worker:
             except StorageError as error:
                 log.warning("leases_not_extended", reason=str(error))
                 continue
+            if held.keys() - kept:
+                await asyncio.sleep(SETTLE)
             for id_ in held.keys() - kept:
                 current = self._running.get(id_)
                 if current is not None and current[0] is held[id_]:
