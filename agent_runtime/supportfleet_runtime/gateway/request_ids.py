@@ -6,10 +6,11 @@ A caller may send one of its own (letters, digits and ``._-``, up to 128), which
 from __future__ import annotations
 
 import re
-import secrets
 from typing import Final
 
 from aiohttp import web
+
+from supportfleet_runtime.entropy import random_bytes
 
 HEADER: Final = "X-Request-Id"
 _ACCEPTED: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -21,7 +22,7 @@ def request_id(request: web.Request) -> str:
     known = request.get(_ID)
     if known is None:
         given = request.headers.get(HEADER, "")
-        known = request[_ID] = given if _ACCEPTED.fullmatch(given) else secrets.token_hex(12)
+        known = request[_ID] = given if _ACCEPTED.fullmatch(given) else random_bytes(12).hex()
     return known
 
 
