@@ -430,7 +430,7 @@ class TestBroker:
         assert isinstance(queue, BrokeredQueue)
         sent: list[list[bytes]] = []
 
-        async def forget(bodies: list[bytes]) -> None:
+        async def forget(bodies: list[bytes], _urgent: set[bytes]) -> None:
             sent.append(bodies)
 
         send, queue._broker.send = queue._broker.send, forget  # type: ignore[method-assign, assignment]
