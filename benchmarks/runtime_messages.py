@@ -42,16 +42,17 @@ class Figures(NamedTuple):
     rss_mb: float
 
 
-def request_bytes(port: int) -> bytes:
+def request_bytes(port: int, conversation: str | None = None) -> bytes:
     """The request, as it goes over the wire."""
+    body = orjson.dumps({**orjson.loads(BODY), "conversation_id": conversation}) if conversation else BODY
     head = (
         f"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode() + BODY
+    return head.encode() + body
 
 
-async def send(port: int, until: float | None, count: int, times: list[float]) -> None:
+async def send(port: int, until: float | None, count: int, times: list[float], *, is_continued: bool = False) -> None:
     """Send one request after the other over one connection, until the time or the count is reached."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     request = request_bytes(port)
@@ -63,19 +64,24 @@ async def send(port: int, until: float | None, count: int, times: list[float]) -
         if b" 200 " not in head[:20]:
             raise RuntimeError(head.decode())
         length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-        await reader.readexactly(length)
+        body = await reader.readexactly(length)
+        if is_continued and not sent:
+            request = request_bytes(port, orjson.loads(body).get("conversation_id"))
         times.append(time.perf_counter() - started)
         sent += 1
     writer.close()
 
 
-async def measure(port: int, process: psutil.Process, concurrency: int, seconds: float) -> Figures:
-    """Load one server with so many connections."""
+async def measure(
+    port: int, process: psutil.Process, concurrency: int, seconds: float, *, is_continued: bool
+) -> Figures:
+    """Load one server with so many connections; each is a conversation that goes on, or new ones."""
     await send(port, None, WARM_UP, [])
     times: list[float] = []
     before = sum(process.cpu_times()[:2])
     started = time.perf_counter()
-    await asyncio.gather(*(send(port, started + seconds, 0, times) for _ in range(concurrency)))
+    sending = (send(port, started + seconds, 0, times, is_continued=is_continued) for _ in range(concurrency))
+    await asyncio.gather(*sending)
     took = time.perf_counter() - started
     cpu = sum(process.cpu_times()[:2]) - before
     times.sort()
@@ -137,7 +143,7 @@ def run_echo(port: int) -> None:
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 
-async def benchmark(seconds: float, levels: list[int], database: str | None) -> None:
+async def benchmark(seconds: float, levels: list[int], database: str | None, *, is_continued: bool) -> None:
     """Measure both servers at each level of concurrency, and print a table."""
     folder = Path(tempfile.mkdtemp(prefix="supportfleet-benchmark-"))
     url = database or f"sqlite:///{folder / 'messages.db'}"
@@ -150,14 +156,19 @@ async def benchmark(seconds: float, levels: list[int], database: str | None) -> 
             f"runtime, {url.partition(':')[0]}",
             runtime,
             (sys.executable, "-m", "supportfleet_runtime", "serve"),
-            {"API_PORT": str(runtime), "DATABASE_URL": url, "LLM_PROVIDER": "scripted"},
+            {
+                "API_PORT": str(runtime),
+                "DATABASE_URL": url,
+                "LLM_PROVIDER": "scripted",
+                "RATE_LIMIT": "1000000",  # all messages are one customer's
+            },
         ),
     )
     try:
         for name, port, command, environ in servers:
             async with running(*command, port=port, path="/readyz", **environ) as process:
                 for concurrency in levels:
-                    got = await measure(port, process, concurrency, seconds)
+                    got = await measure(port, process, concurrency, seconds, is_continued=is_continued)
                     print(
                         f"| {name:<28} | {concurrency:>7} | {got.per_second:>10,.0f} | {got.p50_ms:>6.2f} |"
                         f" {got.p99_ms:>6.2f} | {got.cpu_ms:>6.3f} | {got.rss_mb:>6.0f} |"
@@ -172,12 +183,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each figure")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64], metavar="N")
     parser.add_argument("--database", help="DATABASE_URL to measure with, else an SQLite file")
+    parser.add_argument("--continued", action="store_true", help="each connection goes on with one conversation")
     parser.add_argument("--echo", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.echo:
         run_echo(arguments.echo)
     else:
-        uvloop.run(benchmark(arguments.seconds, arguments.concurrency, arguments.database))
+        uvloop.run(
+            benchmark(arguments.seconds, arguments.concurrency, arguments.database, is_continued=arguments.continued)
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -47,6 +48,12 @@ def _unavailable(what: str, how: str) -> NoReturn:
     pytest.skip(f"{what} is missing: {how}")
 
 
+def pytest_configure() -> None:
+    """Let what tests start be ended by Ctrl-C, though a shell that runs this in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def unavailable() -> Unavailable:
     """Skip with the remedy, or fail where nothing may be skipped."""
@@ -63,7 +70,11 @@ class Kubernetes:
 
     @property
     def env(self) -> dict[str, str]:
-        return {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        if self.info:
+            # Clusters come and go at one address, by which kubectl remembers what kinds there are, and of which group.
+            environment["KUBECACHEDIR"] = str(self.kubeconfig.parent / "kubectl-cache")
+        return environment
 
     @property
     def audit_log(self) -> Path:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Final, Protocol, cast
+from typing import Final, NoReturn, Protocol, cast
 
 from supportfleet_runtime.errors import ConfigurationError
 
@@ -36,20 +37,30 @@ class Command(Protocol):
 OWN: Final = MappingProxyType(
     {
         "serve": "run gateway and worker in one process",
+        "gateway": "take messages and hand out their answers, which workers give",
+        "worker": "answer the messages that gateways take",
         "migrate": "bring the database's schema up to date",
     }
 )
 OTHERS: Final = MappingProxyType(
     {
+        "api-key": ("supportfleet_runtime.api_key_command", "make an API key, and its hash to configure"),
         "train": ("supportfleet_runtime.nlu.train_command", "train an intent model from labelled texts"),
         "publish-model": ("supportfleet_runtime.models.publish_command", "upload a model, and print its digest"),
         "sync-model": ("supportfleet_runtime.models.sync_command", "fetch the configured model and verify it"),
         "channel": ("supportfleet_runtime.models.channel_command", "show or move the version that a channel points to"),
         "resolve-channel": ("supportfleet_runtime.models.resolve_command", "tell the version that a channel points to"),
+        "tools": ("supportfleet_runtime.tools_command", "run the tool service"),
         "deadletters": (
             "supportfleet_runtime.deadletters_command",
             "list messages that were given up, or have them worked again",
         ),
+        "erase": ("supportfleet_runtime.erase_command", "remove one customer's data"),
+        "escalations": (
+            "supportfleet_runtime.escalations_command",
+            "list the calls for a person, take one, or end it",
+        ),
+        "checklist": ("supportfleet_runtime.checklist.command", "make the checks that precede a deployment"),
         "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
     }
 )
@@ -79,9 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_other(command: Command, arguments: argparse.Namespace) -> int:
     from supportfleet_runtime.observability.logs import configure_logging  # noqa: PLC0415 - only for what runs
+    from supportfleet_runtime.observability.masking import known_secrets  # noqa: PLC0415
 
     level = os.environ.get("LOG_LEVEL", "").lower()
-    configure_logging(level if level in LOG_LEVELS else "info")
+    configure_logging(level if level in LOG_LEVELS else "info", secrets=known_secrets(os.environ))
     return command.run(arguments)
 
 
@@ -91,11 +103,28 @@ def _run_own(command: str) -> int:
 
     configuration = config.load(os.environ)
     settings = configuration.settings
-    configure_logging(settings.log_level, scope=settings.scope, pod=settings.pod_name)
+    configure_logging(
+        settings.log_level, secrets=config.secrets(configuration), scope=settings.scope, pod=settings.pod_name
+    )
     from supportfleet_runtime import serve  # noqa: PLC0415
+    from supportfleet_runtime.roles import Role  # noqa: PLC0415
 
-    return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration)
+    return serve.run_migration(settings) if command == "migrate" else serve.run_server(configuration, Role(command))
+
+
+def run() -> NoReturn:
+    """The process: a subcommand, and its exit code.
+
+    It ends without the interpreter's own end. The object store's client has threads that may still want the interpreter
+    then, which aborts one process in forty after all was done (PyO3/pyo3-async-runtimes#40). A Job that did its work
+    must not be told to have failed.
+    """
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -10,6 +10,7 @@ by a file instead (``DATABASE_URL_FILE``), as Kubernetes and Docker mount them. 
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,24 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from supportfleet_runtime.access import (
+    ApiKey,
+    TokenRules,
+    check_jwks,
+    first_key,
+    missing_token_settings,
+    parse_algorithms,
+    parse_api_keys,
+    parse_origins,
+)
 from supportfleet_runtime.agent.settings import AgentSettings, read_agent_settings
+from supportfleet_runtime.callbacks.addresses import parse_allow_list
+from supportfleet_runtime.callbacks.settings import CallbackSettings, is_mail_address, parse_mail_server, parse_secrets
 from supportfleet_runtime.config_sources import SecretFiles, Variables, expectation, is_secret
 from supportfleet_runtime.errors import ConfigurationError, Problem
-from supportfleet_runtime.queue.settings import queue_problems
+from supportfleet_runtime.observability.masking import known_secrets
+from supportfleet_runtime.observability.otlp_headers import otlp_headers
+from supportfleet_runtime.queue.settings import QueueType, queue_problems
 from supportfleet_runtime.storage.url import DatabaseKind, parse_database_url
 
 DEFAULT_DATA_DIR: Final = Path("/var/lib/supportfleet")
@@ -30,9 +45,9 @@ DEFAULT_CONFIG_DIR: Final = Path("/etc/supportfleet")
 DATABASE_FILE: Final = "supportfleet.db"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+OtlpCompression = Literal["none", "gzip"]
+OtlpProtocol = Literal["http/protobuf"]
 LlmProvider = Literal["auto", "anthropic", "scripted"]
-QueueType = Literal["sql", "redis", "rabbitmq", "kafka", "sqs"]
-DatabaseType = Literal["sqlite", "postgresql"]
 Lowercase = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
@@ -71,8 +86,50 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr | None = setting(
         None,
-        "one or more keys of at least 16 characters, separated by commas or line breaks",
+        "keys of at least 16 characters or their hashes ([NAME:]sha256:HEX), separated by commas or line breaks",
         "Callers must send one of these as `Authorization: Bearer KEY` or `X-API-Key: KEY`. Unset: open.",
+    )
+    jwt_jwks: str | None = setting(
+        None,
+        "an https:// address or a file",
+        "JWK set whose keys sign customers' tokens (`Authorization: Bearer TOKEN`). Unset: no tokens.",
+    )
+    jwt_issuer: str | None = setting(None, "what tokens say in iss", "Who issues the tokens.")
+    jwt_audience: str | None = setting(None, "what tokens say in aud", "Whom they are meant for.")
+    jwt_algorithms: str = setting(
+        "RS256,ES256,EdDSA",
+        "some of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA, separated by commas",
+        "How tokens may be signed.",
+    )
+    jwt_customer_claim: str = setting(
+        "sub", "a claim's name", "Claim that names the customer.", min_length=1, max_length=200
+    )
+    jwt_leeway: float = setting(
+        30.0, "seconds from 0 to 300", "How far clocks may be apart when a token expires.", ge=0, le=300
+    )
+    cors_origins: str = setting(
+        "",
+        "origins such as https://shop.example, separated by commas",
+        "Sites whose pages may call the API from a browser. Unset: none.",
+    )
+    rate_limit: int = setting(
+        1000,
+        "a whole number from 0 to 1000000",
+        "Requests a minute that each customer may make (0: any number).",
+        ge=0,
+        le=1_000_000,
+    )
+    redis_url: SecretStr | None = setting(
+        None,
+        "redis://, rediss:// or unix:// and where",
+        "Redis that all pods share. Unset: each pod counts its own requests, and remembers conversations by itself.",
+    )
+    redis_ttl: float = setting(
+        3600.0,
+        "seconds from 1 to 86400",
+        "How long a conversation is remembered outside the database, in Redis or else in the process.",
+        ge=1,
+        le=86_400,
     )
     anthropic_api_key: SecretStr | None = setting(
         None, "an Anthropic API key", "Key for Claude; without it the scripted provider answers."
@@ -110,7 +167,7 @@ class Settings(BaseSettings):
     claude_max_tokens: int = setting(
         1024, "a whole number from 1 to 64000", "Longest reply in tokens.", ge=1, le=64_000
     )
-    db_type: Annotated[DatabaseType | None, Lowercase] = setting(
+    db_type: Annotated[DatabaseKind | None, Lowercase] = setting(
         None, "sqlite or postgresql", "Kind of the database, checked against DATABASE_URL. Unset: what that says."
     )
     database_url: SecretStr | None = setting(
@@ -122,8 +179,15 @@ class Settings(BaseSettings):
     db_timeout: float = setting(
         5.0, "seconds above 0, up to 60", "Longest wait for a connection or a statement.", gt=0, le=60
     )
+    retention_days: int | None = setting(
+        None,
+        "a whole number from 1 to 36500",
+        "Days after its last message that a conversation is removed. Unset: never.",
+        ge=1,
+        le=36_500,
+    )
     queue_type: Annotated[QueueType, Lowercase] = setting(
-        "sql",
+        QueueType.SQL,
         "sql, redis, rabbitmq, kafka or sqs",
         "What carries messages to workers; they are stored in the database whatever it is.",
     )
@@ -149,6 +213,41 @@ class Settings(BaseSettings):
     queue_max_tries: int = setting(
         5, "a whole number from 1 to 100", "Attempts before a message is dead-lettered.", ge=1, le=100
     )
+    long_tasks: int = setting(
+        4,
+        "a whole number from 1 to 100",
+        "Most long tasks (`longIntents`) worked at once, beside the messages.",
+        ge=1,
+        le=100,
+    )
+    long_task_seconds: float = setting(
+        900.0, "seconds from 5 to 3600", "Longest time one attempt at a long task may take.", ge=5, le=3600
+    )
+    event_streams: int = setting(
+        1000, "a whole number from 1 to 100000", "Most event streams of a pod at once.", ge=1, le=100_000
+    )
+    event_streams_per_customer: int = setting(
+        5, "a whole number from 1 to 1000", "Most event streams of a customer in a pod at once.", ge=1, le=1000
+    )
+    webhook_secret: SecretStr | None = setting(
+        None,
+        "one or more keys, whsec_ and the base64 of 24 to 64 bytes, separated by commas or white space",
+        "Keys that webhooks are signed with. Unset: messages can't ask for webhooks.",
+    )
+    webhook_allowed: str = setting(
+        "",
+        "hosts, suffixes (.svc) and networks (10.0.0.0/8), separated by commas",
+        "What webhooks may call though it is not public; hosts on the list also by http://.",
+    )
+    smtp_url: SecretStr | None = setting(
+        None,
+        "smtp://[USER:PASSWORD@]HOST[:PORT][?starttls=required|optional|never] or smtps://…",
+        "Mail server. Unset: messages can't ask for e-mail.",
+    )
+    email_from: str | None = setting(None, "an e-mail address", "Sender of e-mail.")
+    callback_max_tries: int = setting(
+        8, "a whole number from 1 to 20", "Attempts before a callback has failed.", ge=1, le=20
+    )
     model_dir: Path = setting(Path("/models"), "a folder", "Where `sync-model` puts models.")
     model_digest: str | None = setting(
         None,
@@ -160,6 +259,27 @@ class Settings(BaseSettings):
         None,
         "a JSON file with uri, version and digest",
         "Model that is used now and whenever the file changes, without a restart; fetched to MODEL_DIR as needed.",
+    )
+    tools_url: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Where the tool service is. Unset: tools work in this process.",
+        pattern=r"^https?://[^\s/?#]+/?$",
+    )
+    tools_api_key: SecretStr | None = setting(
+        None,
+        "one or more keys of at least 16 characters, separated by commas or line breaks",
+        "Key of the tool service: `tools` takes any of these, agents send the first.",
+    )
+    tools_timeout: float = setting(
+        5.0,
+        "seconds from 0.5 to 15",
+        "Longest time for a tool's call, finding out how it ended included.",
+        ge=0.5,
+        le=15,
+    )
+    tools_port: int = setting(
+        8081, "a port from 0 to 65535", "Port of the tool service (0: any free one).", ge=0, le=65535
     )
     config_dir: Path = setting(DEFAULT_CONFIG_DIR, "a folder", "Where a relative CONFIG_FILE is looked up.")
     config_file: Path | None = setting(
@@ -174,15 +294,140 @@ class Settings(BaseSettings):
     )
     pod_namespace: str = setting("default", "up to 63 characters", "The SupportAgent's namespace.", max_length=63)
     pod_name: str = setting("local", "up to 253 characters", "This pod, in logs.", max_length=253)
+    alert_rules: Path | None = setting(
+        None, "a Prometheus rule file or a PrometheusRule", "Alert rules that `checklist` looks at."
+    )
+    runbooks: Path | None = setting(None, "a folder of Markdown files", "Runbooks that `checklist` looks for.")
+    oncall_attestation: Path | None = setting(
+        None,
+        "a JSON or YAML file with team, date and by",
+        "Where it says that the team on call was trained, for `checklist`.",
+    )
+    enable_tracing: bool = setting(
+        False,  # noqa: FBT003 - a default
+        "true or false",
+        "Whether traces are sent to where the OTEL_ variables say: see telemetry.md.",
+    )
+    otel_exporter_otlp_endpoint: str = setting(
+        "http://localhost:4318",
+        "an http:// or https:// address",
+        "OpenTelemetry collector; `/v1/traces` is added.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    otel_exporter_otlp_traces_endpoint: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Where traces go, exactly. Unset: OTEL_EXPORTER_OTLP_ENDPOINT.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    otel_exporter_otlp_headers: SecretStr | None = setting(
+        None, "NAME=VALUE pairs, separated by commas", "Headers of requests to the collector, such as its key."
+    )
+    otel_exporter_otlp_traces_headers: SecretStr | None = setting(
+        None, "NAME=VALUE pairs, separated by commas", "The same for traces alone, instead."
+    )
+    otel_exporter_otlp_timeout: int = setting(
+        10_000, "milliseconds from 1 to 60000", "Longest time a request to the collector may take.", ge=1, le=60_000
+    )
+    otel_exporter_otlp_compression: Annotated[OtlpCompression, Lowercase] = setting(
+        "none", "none or gzip", "How requests to the collector are compressed."
+    )
+    otel_exporter_otlp_certificate: Path | None = setting(
+        None, "a PEM file", "Authority of the collector's certificate. Unset: the system's."
+    )
+    otel_exporter_otlp_protocol: OtlpProtocol = setting(
+        "http/protobuf", "http/protobuf", "How the collector is spoken to: there is one way."
+    )
+    datadog_api_key: SecretStr | None = setting(
+        None, "a Datadog API key", "Key for Datadog, which is then sent traces and metrics: see telemetry.md."
+    )
+    dd_site: str = setting(
+        "datadoghq.com",
+        "a Datadog site, such as datadoghq.eu or us3.datadoghq.com",
+        "Datadog's site that the key is for.",
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
+    )
+    dd_otlp_endpoint: str | None = setting(
+        None,
+        "an http:// or https:// address",
+        "Datadog's intake for OTLP. Unset: `https://otlp.DD_SITE`.",
+        pattern=r"^https?://[^\s/]+",
+    )
+    dd_agent_host: str | None = setting(
+        None, "a host's name or address", "Datadog's agent: metrics go there by DogStatsD.", max_length=253
+    )
+    dd_dogstatsd_port: int = setting(
+        8125, "a port from 1 to 65535", "UDP port of DD_AGENT_HOST for DogStatsD.", ge=1, le=65535
+    )
     log_level: Annotated[LogLevel, Lowercase] = setting(
         "info", f"{', '.join(get_args(LogLevel))}", "Least severe event that is logged."
     )
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "tools_api_key")
     @classmethod
-    def _keys_are_long(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(len(key) < 16 for key in split_keys(value)):  # noqa: PLR2004 - said in the setting
-            raise ValueError("a key is shorter than 16 characters")
+    def _keys_are_good(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_api_keys(value.get_secret_value())
+        return value
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _jwks_is_safe(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_jwks(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: str) -> str:
+        parse_origins(value)
+        return value
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _algorithms_are_known(cls, value: str) -> str:
+        parse_algorithms(value)
+        return value
+
+    @field_validator("otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers")
+    @classmethod
+    def _headers_are_pairs(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            otlp_headers(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secrets_are_good(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_secrets(value.get_secret_value())
+        return value
+
+    @field_validator("webhook_allowed")
+    @classmethod
+    def _allow_list_is_understood(cls, value: str) -> str:
+        parse_allow_list(value)
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server_is_understood(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_mail_server(value.get_secret_value())
+        return value
+
+    @field_validator("email_from")
+    @classmethod
+    def _sender_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not is_mail_address(value):
+            raise ValueError("it is no plain e-mail address")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_is_known(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.match(r"(rediss?|unix)://[^\s]+$", value.get_secret_value()):
+            raise ValueError("it is no Redis address")
         return value
 
     @field_validator("database_url")
@@ -204,9 +449,35 @@ class Settings(BaseSettings):
         return self.queue_name or self.scope + revision
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        """The API keys that callers may use; none: the API is open."""
-        return split_keys(self.api_keys) if self.api_keys else ()
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The API keys that callers may use."""
+        return parse_api_keys(self.api_keys.get_secret_value()) if self.api_keys else ()
+
+    @property
+    def token_rules(self) -> TokenRules | None:
+        """What customers' tokens must say, where they are accepted."""
+        if not (self.jwt_jwks and self.jwt_issuer and self.jwt_audience):
+            return None
+        return TokenRules(
+            jwks=self.jwt_jwks,
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            algorithms=parse_algorithms(self.jwt_algorithms),
+            customer_claim=self.jwt_customer_claim,
+            leeway=self.jwt_leeway,
+        )
+
+    @property
+    def callbacks(self) -> CallbackSettings:
+        """How can be told that a task has ended."""
+        smtp = self.smtp_url
+        return CallbackSettings(
+            secrets=parse_secrets(self.webhook_secret.get_secret_value()) if self.webhook_secret else (),
+            allowed=parse_allow_list(self.webhook_allowed),
+            mail_server=parse_mail_server(smtp.get_secret_value()) if smtp else None,
+            sender=self.email_from,
+            max_tries=self.callback_max_tries,
+        )
 
     @property
     def uses_claude(self) -> bool:
@@ -224,16 +495,17 @@ class Configuration:
     """All variables: a model's store has its own (AWS_…)."""
 
 
-def split_keys(keys: SecretStr) -> tuple[str, ...]:
-    """The keys in a list separated by commas or white space."""
-    return tuple(keys.get_secret_value().replace(",", " ").split())
+def secrets(configuration: Configuration) -> set[str]:
+    """The values that must not be told, whatever tells them."""
+    settings = configuration.settings
+    given = [value for name in _secrets() if (value := getattr(settings, name)) is not None]
+    return known_secrets(configuration.environ, [value.get_secret_value() for value in given])
 
 
 def load(environ: Mapping[str, str]) -> Configuration:
     """Read and check everything, or raise ``ConfigurationError`` with all that is wrong."""
     problems: list[Problem] = []
-    given = {name: value for name, value in environ.items() if value.strip()}
-    values = SecretFiles(Settings, given, problems)() | Variables(Settings, given)()
+    values = SecretFiles(Settings, environ, problems)() | Variables(Settings, environ)()
     settings = _validate(values, problems)
     file, folder = values.get("config_file"), values.get("config_dir", DEFAULT_CONFIG_DIR)
     agent, found = read_agent_settings(Path(file) if file else None, Path(folder))
@@ -285,13 +557,20 @@ def _contradictions(settings: Settings) -> Iterator[Problem]:
             "ANTHROPIC_API_KEY", "LLM_PROVIDER=anthropic needs it and it is not set", "set it, or LLM_PROVIDER=scripted"
         )
     url = settings.database_url
-    kind = DatabaseKind(settings.db_type) if settings.db_type else None
-    if kind is DatabaseKind.POSTGRESQL and url is None:
+    if settings.db_type is DatabaseKind.POSTGRESQL and url is None:
         yield Problem("DATABASE_URL", "DB_TYPE=postgresql needs it and it is not set", "set it, or DB_TYPE=sqlite")
     elif settings.db_type and url and parse_database_url(url.get_secret_value()).kind != settings.db_type:
         yield Problem(
             "DB_TYPE", f"DATABASE_URL is no {settings.db_type} address", "unset it, or correct one of the two"
         )
+    for name in missing_token_settings(settings.jwt_jwks, settings.jwt_issuer, settings.jwt_audience):
+        yield Problem(name, "tokens need it and it is not set", "set it, or unset all of JWT_JWKS, _ISSUER, _AUDIENCE")
+    if settings.smtp_url is not None and settings.email_from is None:
+        yield Problem("EMAIL_FROM", "SMTP_URL needs it and it is not set", "set it, or unset SMTP_URL")
+    if settings.tools_url is not None and settings.tools_api_key is None:
+        yield Problem("TOOLS_API_KEY", "TOOLS_URL needs it and it is not set", "set it, or unset TOOLS_URL")
+    if settings.tools_url and settings.tools_api_key and not first_key(settings.tools_api_key.get_secret_value()):
+        yield Problem("TOOLS_API_KEY", "TOOLS_URL needs the key itself, and the first one is a hash", "put it first")
     yield from queue_problems(
         settings.queue_type, settings.queue_url.get_secret_value() if settings.queue_url else None
     )

@@ -11,28 +11,23 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Final
-
-import orjson
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import database_url
+from supportfleet_runtime.clock import utc_now
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.listings import MOST, add_limit, print_json, print_table
 from supportfleet_runtime.queue.deadletters import DeadLetter, DeadLetters
 from supportfleet_runtime.storage.database import Database
 
 OK, UNKNOWN, UNREACHABLE = 0, 1, 3
-LIMIT: Final = 100
-MOST: Final = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add its own arguments."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = commands.add_parser("list", help="show the latest, the newest first")
-    listing.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+    add_limit(listing)
     listing.add_argument("-o", "--output", choices=("table", "json"), default="table")
     replaying = commands.add_parser(
         "replay", help="have them worked again; the new reply takes the generic one's place"
@@ -48,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work() -> int:
         database = Database(database_url(settings), pool=2, timeout=settings.db_timeout)
-        letters = DeadLetters(database, settings.scope, now=lambda: datetime.now(UTC))
+        letters = DeadLetters(database, settings.scope, now=utc_now)
         try:
             if arguments.action == "list":
                 return _show(await letters.latest(arguments.limit), arguments.output)
@@ -72,22 +67,11 @@ async def _replay(letters: DeadLetters, named: Sequence[str] | None) -> int:
 
 def _show(letters: Sequence[DeadLetter], output: str) -> int:
     if output == "json":
-        sys.stdout.write(
-            orjson.dumps([asdict(letter) for letter in letters], option=orjson.OPT_INDENT_2).decode() + "\n"
-        )
+        print_json(letters)
         return OK
     rows = [("TASK", "CONVERSATION", "TURN", "TRIES", "ERROR", "DIED")]
     for one in letters:
         died = one.died_at.isoformat(timespec="seconds") if one.died_at else "-"
         rows.append((one.task_id, one.conversation_id, str(one.turn), str(one.tries), one.error or "-", died))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    print_table(rows)
     return OK
-
-
-def _number(given: str) -> int:
-    number = int(given)
-    if not 1 <= number <= MOST:
-        raise argparse.ArgumentTypeError(f"it is not from 1 to {MOST}")
-    return number

@@ -8,6 +8,9 @@
     │   ├── StorageUnavailableError  it can't be reached or takes too long: HTTP 503, worth a retry
     │   └── MigrationError           its schema could not be brought up to date
     ├── NotFoundError                no such conversation or task, or it is another customer's: HTTP 404
+    ├── ConflictError                what is asked doesn't go with how things stand: HTTP 409
+    ├── DeliveryError                a callback could not be made: tried again, unless that is in vain
+    ├── KeyReusedError               an idempotency key came again with another message: HTTP 422
     └── ProviderError                the language model gave no usable answer: the agent falls back
 
 They become HTTP problems, exit codes or fallback replies at the edge only. A message in this tree never holds a
@@ -58,6 +61,23 @@ class MigrationError(StorageError):
 
 class NotFoundError(SupportfleetError):
     """No such thing, or not this customer's: the two are told apart to nobody."""
+
+
+class ConflictError(SupportfleetError):
+    """What is asked doesn't go with how things stand, as when another was faster."""
+
+
+class DeliveryError(SupportfleetError):
+    """A callback could not be made. ``is_final``: another attempt would end alike."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_final = is_final
+
+
+class KeyReusedError(SupportfleetError):
+    """An idempotency key came again with another message."""
 
 
 class ProviderError(SupportfleetError):

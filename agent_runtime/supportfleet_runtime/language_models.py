@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 
 import structlog
+from pydantic import SecretStr
 
 from supportfleet_runtime.agent.breaker import CircuitBreaker, State
 from supportfleet_runtime.agent.guard import Guard
-from supportfleet_runtime.agent.ladder import BEST, FALLBACK_MODEL, AnswerCache, Ladder, Rung
+from supportfleet_runtime.agent.ladder import BEST, FALLBACK_MODEL, WITHOUT_TOOLS, AnswerCache, Ladder, Rung
 from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers import Provider
 from supportfleet_runtime.agent.providers.scripted import ScriptedProvider
@@ -23,24 +24,26 @@ SERVICE = "messages-api"
 
 
 def make_ladder(settings: Settings, metrics: Metrics, spent: Callable[[Usage], None]) -> Ladder:
-    """Claude, its fallback model and earlier answers, where they are configured; else the script."""
-    if not settings.uses_claude or settings.anthropic_api_key is None:
+    """Claude with tools and without, its fallback model and earlier answers, as configured; else the script."""
+    key = settings.anthropic_api_key
+    if not settings.uses_claude or key is None:
         return Ladder([Rung(BEST, ScriptedProvider())])
-    service = _breaker(SERVICE, metrics)
-    rungs = [Rung(BEST, _claude(settings, settings.claude_model, spent, Guard(service, _breaker("model", metrics))))]
+    service = make_breaker(SERVICE, metrics)
+    guard = Guard(service, make_breaker("model", metrics))
+    claude = _claude(settings, key, settings.claude_model, spent, guard)
+    rungs = [Rung(BEST, claude, uses_tools=True), Rung(WITHOUT_TOOLS, claude)]
     if settings.fallback_enabled and settings.fallback_model:
-        guard = Guard(service, _breaker("fallback-model", metrics))
-        rungs.append(Rung(FALLBACK_MODEL, _claude(settings, settings.fallback_model, spent, guard)))
+        guard = Guard(service, make_breaker("fallback-model", metrics))
+        rungs.append(Rung(FALLBACK_MODEL, _claude(settings, key, settings.fallback_model, spent, guard)))
     return Ladder(rungs, AnswerCache() if settings.fallback_enabled else None)
 
 
-def _claude(settings: Settings, model: str, spent: Callable[[Usage], None], guard: Guard) -> Provider:
+def _claude(settings: Settings, key: SecretStr, model: str, spent: Callable[[Usage], None], guard: Guard) -> Provider:
     from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings  # noqa: PLC0415 - see there
 
-    key = settings.anthropic_api_key
     return ClaudeProvider(
         ClaudeSettings(
-            api_key=key.get_secret_value() if key else "",
+            api_key=key.get_secret_value(),
             base_url=settings.anthropic_base_url,
             model=model,
             timeout=settings.claude_timeout,
@@ -52,7 +55,8 @@ def _claude(settings: Settings, model: str, spent: Callable[[Usage], None], guar
     )
 
 
-def _breaker(dependency: str, metrics: Metrics) -> CircuitBreaker:
+def make_breaker(dependency: str, metrics: Metrics) -> CircuitBreaker:
+    """The breaker of a dependency, whose state is a metric."""
     shown = metrics.breaker_state.labels(dependency=dependency)
 
     def changed(state: State) -> None:

@@ -1,4 +1,4 @@
-"""The commands ``serve`` and ``migrate``: the application as a process.
+"""The commands ``serve``, ``gateway``, ``worker`` and ``migrate``: the application as a process.
 
 On SIGTERM the process drains: no new connection is taken, requests that wait get their answers, then the worker
 finishes what it holds, gives the rest back, and the database is closed.
@@ -15,9 +15,12 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, Progress, build, database_url
+from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, build
 from supportfleet_runtime.config import Configuration, Settings
+from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
+from supportfleet_runtime.parts import Progress
+from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
 
@@ -28,10 +31,10 @@ HANDLER_GRACE: Final = 2.0
 BACKLOG: Final = 1024
 
 
-async def serve(configuration: Configuration) -> bool:
+async def serve(configuration: Configuration, role: Role) -> bool:
     """Serve until SIGTERM or SIGINT, then drain; whether all went well."""
     settings = configuration.settings
-    app = build(configuration)
+    app = build(configuration, role)
     progress = app[PARTS].progress
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,10 +68,10 @@ async def _freeze_when_ready(progress: Progress) -> None:
     gc.freeze()
 
 
-def run_server(configuration: Configuration) -> int:
-    """The command ``serve``."""
+def run_server(configuration: Configuration, role: Role) -> int:
+    """The command ``serve``, or the one of a half of it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return OK if runner.run(serve(configuration)) else FAILED
+        return OK if runner.run(serve(configuration, role)) else FAILED
 
 
 def run_migration(settings: Settings) -> int:

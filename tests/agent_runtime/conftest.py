@@ -18,8 +18,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import settings
 
-from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, Parts, build, utc_now
+from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, build
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.config import load
+from supportfleet_runtime.parts import Parts
+from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.url import parse_database_url
@@ -101,10 +104,14 @@ async def start_agent(database_url: str, tmp_path: Path) -> AsyncIterator[Callab
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            *, until_ready: bool = True, now: Callable[[], datetime] = utc_now, **environ: str
+            role: Role = Role.SERVE,
+            *,
+            until_ready: bool = True,
+            now: Callable[[], datetime] = utc_now,
+            **environ: str,
         ) -> RunningAgent:
             given = {"DATABASE_URL": database_url, "CONFIG_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path), **environ}
-            app = build(load(given), now=now)
+            app = build(load(given), role, now=now)
             server = TestServer(app)
             await server.start_server(**SERVER_OPTIONS)
             client = await stack.enter_async_context(TestClient(server))

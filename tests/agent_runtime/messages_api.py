@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -49,12 +50,23 @@ def message(text: str | None, *, model: str = "claude-test", stop_reason: str = 
     }
 
 
+def tool_use(*calls: tuple[str, dict[str, Any]], text: str = "", model: str = "claude-test") -> dict[str, Any]:
+    """A message that asks for calls of tools, all at once."""
+    asked = message(text or None, model=model, stop_reason="tool_use")
+    blocks = [
+        {"type": "tool_use", "id": f"toolu_{number:02}_{name}", "name": name, "input": arguments}
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    return {**asked, "content": [*asked["content"], *blocks]}
+
+
 class MessagesApi:
     """The fake. ``requests`` are the bodies it was sent, ``attempts`` counts them all."""
 
     key = API_KEY
     error = staticmethod(error)
     message = staticmethod(message)
+    tool_use = staticmethod(tool_use)
 
     def __init__(self) -> None:
         self.url = ""
@@ -73,6 +85,15 @@ class MessagesApi:
             return behave
 
         self.behaviours += [always(make) for make in responses]
+
+    def then_say(self, *bodies: dict[str, Any]) -> None:
+        """Answer the next requests with these messages, in order."""
+        self.then(*[functools.partial(web.json_response, body) for body in bodies])
+
+    def results(self, request: int = -1) -> list[dict[str, Any]]:
+        """The tool results that a request ends with."""
+        last = self.requests[request]["messages"][-1]["content"]
+        return [block for block in last if block["type"] == "tool_result"] if isinstance(last, list) else []
 
     async def hang(self, _request: web.Request) -> web.Response:
         """Never answer."""
@@ -127,5 +148,25 @@ def _complaint(body: dict[str, Any]) -> str | None:
         "messages: first message must use the user role": messages[0].get("role") == "user",
         "messages: roles are 'user' and 'assistant'": {one.get("role") for one in messages} <= {"user", "assistant"},
         "messages: all messages must have non-empty content": all(str(one.get("content")).strip() for one in messages),
+        "tools: each needs a name and an object as its input_schema": all(
+            _is_tool(one) for one in body.get("tools", [])
+        ),
+        "messages: each `tool_use` block must have a `tool_result` in the next message": _are_paired(messages),
+        "messages: tools must be defined for their use": bool(body.get("tools")) or not any(map(_used, messages)),
     }
     return next((complaint for complaint, is_right in checks.items() if not is_right), None)
+
+
+def _is_tool(tool: Any) -> bool:
+    return isinstance(tool.get("name"), str) and tool.get("input_schema", {}).get("type") == "object"
+
+
+def _used(message: dict[str, Any], kind: str = "tool_use", key: str = "id") -> list[str]:
+    """The ids of a message's blocks of a kind."""
+    content = message["content"]
+    return [block[key] for block in content if block["type"] == kind] if isinstance(content, list) else []
+
+
+def _are_paired(messages: list[dict[str, Any]]) -> bool:
+    answered = [_used(message, "tool_result", "tool_use_id") for message in messages]
+    return [_used(message) for message in messages] == [*answered[1:], []] and not answered[0]

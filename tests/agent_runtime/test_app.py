@@ -179,8 +179,7 @@ class TestAnswersOfClaude:
         async with agent.client.post("/v1/messages", json={"customer_id": "c", "text": "boots?"}) as got:
             assert got.status == 202
             location = got.headers["Location"]
-        async with agent.client.get(location) as got:
-            assert (await got.json())["status"] == "running"
+        assert await until(lambda: _task(agent, location, "running"))
         release.set()
         done = await until(lambda: _task(agent, location, "done"))
         assert done["reply"] == "At last."

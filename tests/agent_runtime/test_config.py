@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supportfleet_runtime import config
+from supportfleet_runtime.access import hash_key
 from supportfleet_runtime.agent.settings import AgentSettings, parse_agent_settings
 from supportfleet_runtime.errors import ConfigurationError
 
@@ -169,7 +171,49 @@ class TestSecretFiles:
         """Several keys in one file are several keys."""
         (tmp_path / "keys").write_text("first-key-of-the-shop\nsecond-key-of-the-shop, third-key-of-the-shop\n")
         keys = config.load({"API_KEYS_FILE": str(tmp_path / "keys")}).settings.keys
-        assert keys == ("first-key-of-the-shop", "second-key-of-the-shop", "third-key-of-the-shop")
+        assert [key.digest for key in keys] == [
+            hash_key(f"{number}-key-of-the-shop") for number in ("first", "second", "third")
+        ]
+
+    def test_keys_may_be_hashes(self) -> None:
+        """A hash stands for its key, with or without a name; half a hash is told, and not taken for a key."""
+        digest = "ab" * 32
+        keys = config.load({"API_KEYS": f"shop:sha256:{digest},sha256:{digest},sixteen-letters-"}).settings.keys
+        assert [key.name for key in keys] == ["shop", "key-2", "key-3"]
+        assert keys[0].digest == keys[1].digest == bytes.fromhex(digest)
+        assert list(problems(API_KEYS="sha256:abcdef")) == ["API_KEYS"]
+        assert list(problems(API_KEYS=f"shop:sha256:{digest.upper()}")) == ["API_KEYS"]
+
+
+class TestTokens:
+    GIVEN: Mapping[str, str] = {
+        "JWT_JWKS": "https://login.example/keys",
+        "JWT_ISSUER": "https://login.example",
+        "JWT_AUDIENCE": "support",
+    }
+
+    def test_tokens_are_off_until_configured(self) -> None:
+        """Without an address of keys no token is accepted; with it, issuer and audience are known."""
+        assert config.load({}).settings.token_rules is None
+        rules = config.load(self.GIVEN).settings.token_rules
+        assert rules is not None
+        assert (rules.issuer, rules.audience, rules.customer_claim) == ("https://login.example", "support", "sub")
+        assert rules.algorithms == {"RS256", "ES256", "EdDSA"}
+
+    @pytest.mark.parametrize("missing", ["JWT_JWKS", "JWT_ISSUER", "JWT_AUDIENCE"])
+    def test_half_of_it_is_refused(self, missing: str) -> None:
+        """Tokens whose issuer or audience nobody checks are not accepted by accident."""
+        assert list(problems(**{**self.GIVEN, missing: ""})) == [missing]
+
+    @pytest.mark.parametrize("algorithms", ["HS256", "none", "RS256,HS512", ","])
+    def test_shared_secrets_and_none_are_refused(self, algorithms: str) -> None:
+        """No algorithm can be configured with which the gateway, or anyone, could sign."""
+        assert list(problems(**self.GIVEN, JWT_ALGORITHMS=algorithms)) == ["JWT_ALGORITHMS"]
+
+    @pytest.mark.parametrize("address", ["http://login.example/keys", "ftp://x/y", "https:///keys", "/no/such/file"])
+    def test_keys_that_could_be_swapped_are_refused(self, address: str) -> None:
+        """Keys come by https, from this machine or from a file that is there."""
+        assert list(problems(**{**self.GIVEN, "JWT_JWKS": address})) == ["JWT_JWKS"]
 
 
 class TestConfigFile:

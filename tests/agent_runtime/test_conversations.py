@@ -39,7 +39,7 @@ class Desk:
         self.queue = SqlQueue(database, scope, lease=30, now=clock)
         self.views = Views(database, scope)
         self.waiters = Waiters(self.views.replies)
-        self.turns = Turns(database, self.queue, self.waiters, window=lambda: 3, now=clock)
+        self.turns = Turns(database, self.queue, self.waiters, scope=scope, window=lambda: 3, now=clock)
         self.intake = Intake(database, self.queue, scope, self.wakeup)
 
     def message(self, text: str, conversation: str | None = None, customer: str = "ada") -> Incoming:

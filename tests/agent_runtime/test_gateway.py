@@ -14,9 +14,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from supportfleet_runtime.__main__ import main
+from supportfleet_runtime.access import hash_key, parse_api_keys
 from supportfleet_runtime.errors import StorageUnavailableError
-from supportfleet_runtime.gateway.keys import key_middleware
+from supportfleet_runtime.gateway.authentication import authentication_middleware
 from supportfleet_runtime.gateway.problems import problem_middleware
+from supportfleet_runtime.gateway.request_ids import send_request_id
 from supportfleet_runtime.gateway.schema import MAX_BODY, MAX_CUSTOMER_ID, MAX_TEXT
 
 MESSAGE = {"customer_id": "cust-1001", "text": "Where is my order A-1001?"}
@@ -38,6 +41,7 @@ async def problem(got: Any, status: int) -> dict[str, Any]:
     assert body["type"].startswith("urn:supportfleet:problem:")
     assert body["title"]
     assert body["detail"]
+    assert body.pop("request_id") == got.headers["X-Request-Id"]
     return body
 
 
@@ -275,6 +279,23 @@ class TestKeys:
         async with locked.client.post("/v1/messages", json=MESSAGE, headers=headers) as got:
             assert got.status == 200
 
+    async def test_a_hashed_key_opens(self, start_agent: Any) -> None:
+        """Where only the hash is configured, the key opens and the hash doesn't."""
+        entry = f"shop:sha256:{hash_key(KEY).hex()}"
+        locked = await start_agent(API_KEYS=entry)
+        async with locked.client.post("/v1/messages", json=MESSAGE, headers={"X-API-Key": KEY}) as got:
+            assert got.status == 200
+        for wrong in (entry, entry.removeprefix("shop:"), hash_key(KEY).hex()):
+            await problem(await locked.client.post("/v1/messages", json=MESSAGE, headers={"X-API-Key": wrong}), 401)
+
+    def test_a_key_can_be_made(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """The command's key is the one that its entry is the hash of."""
+        assert main(["api-key", "--name", "shop"]) == 0
+        key, entry = (line.split()[-1] for line in capsys.readouterr().out.splitlines())
+        [configured] = parse_api_keys(entry)
+        assert (configured.name, configured.digest) == ("shop", hash_key(key))
+        assert main(["api-key", "--name", "a:b"]) == 2
+
     @pytest.mark.parametrize(
         "headers",
         [
@@ -305,12 +326,27 @@ class TestKeys:
             assert (await locked.client.get(path)).status in {401, 404}
 
 
+class TestRequestIds:
+    async def test_it_is_told(self, agent: Any) -> None:
+        """A caller's own id comes back, in problems too; one that could forge a log line is replaced."""
+        async with agent.client.get("/healthz", headers={"X-Request-Id": "abc-1.2_3"}) as got:
+            assert got.headers["X-Request-Id"] == "abc-1.2_3"
+        response = await agent.client.get("/v1/nothing", headers={"X-Request-Id": "abc"})
+        await problem(response, 404)
+        assert response.headers["X-Request-Id"] == "abc"
+        for wrong in ("a b", "x" * 129, '"}'):
+            async with agent.client.get("/healthz", headers={"X-Request-Id": wrong}) as got:
+                assert got.headers["X-Request-Id"] not in {"", wrong}
+
+
 class TestFaults:
     async def serve(self, error: Exception) -> TestClient[Any, Any]:
         async def broken(_request: web.Request) -> web.Response:
             raise error
 
-        app = web.Application(middlewares=[problem_middleware, key_middleware([KEY])])
+        keys = authentication_middleware(parse_api_keys(KEY), None, open_paths=())
+        app = web.Application(middlewares=[problem_middleware, keys])
+        app.on_response_prepare.append(send_request_id)
         app.router.add_get("/", broken)
         return TestClient(TestServer(app), headers={"X-API-Key": KEY})
 
@@ -350,8 +386,9 @@ class TestFuzz:
             if got.status >= 400:
                 await problem(got, got.status)
 
-    async def test_ten_thousand_mutated_requests(self, agent: Any) -> None:
+    async def test_ten_thousand_mutated_requests(self, start_agent: Any) -> None:
         """Ten thousand requests, each with bytes changed, cut, doubled or moved: none is a server error."""
+        agent = await start_agent(RATE_LIMIT="1000000")
         chance = random.Random(3)
         original = orjson.dumps({**MESSAGE, "conversation_id": "conv_" + "0" * 26})
         bodies = [_mutated(original, chance) for _ in range(10_000)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from supportfleet_runtime.agent.ladder import (
     BUDGET_SECONDS,
     CACHE_SECONDS,
+    FALLBACK_MODEL,
     LEAST_SECONDS,
     AnswerCache,
     Found,
@@ -89,7 +90,7 @@ async def test_without_a_cache(clock: Clock) -> None:
 async def test_the_budget_holds(models: list[tuple[float, bool]]) -> None:
     """Whatever each rung takes, all of them together take no longer than the budget, and none is asked in vain."""
     clock = Clock()
-    rungs = [Rung(level, Model(str(level), clock, seconds, works)) for level, (seconds, works) in enumerate(models)]
+    rungs = [Rung(FALLBACK_MODEL, Model(str(one), clock, *behaviour)) for one, behaviour in enumerate(models)]
     found = await Ladder(rungs, clock=clock).ask(QUESTION, "t")
     assert clock.now <= BUDGET_SECONDS + 1e-6
     assert all(within >= LEAST_SECONDS for rung in rungs for within in rung.provider.given)

@@ -14,7 +14,7 @@ from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.queue.sql import SqlQueue
 from supportfleet_runtime.queue.wakeup import Wakeup
-from supportfleet_runtime.queue.worker import LONGEST_PAUSE, Worker, WorkerSettings, retry_delay
+from supportfleet_runtime.queue.worker import LONGEST_PAUSE, Pauses, Worker, WorkerSettings
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import conversations, tasks
 
@@ -254,10 +254,10 @@ class MemoryQueue:
         return len(self.waiting)
 
     async def run(self) -> None:
-        raise NotImplementedError
+        """There is nothing to be done."""
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """There is nothing to be closed."""
 
 
 class Running:
@@ -409,6 +409,26 @@ class TestWorker:
         assert not running.handled
         assert not queue.retried
 
+    async def test_who_has_just_ended_a_lease_is_not_stopped(self, clock: Any) -> None:
+        """A handler whose lease it ended itself, while the leases were being extended, comes to its own end."""
+        asked = asyncio.Event()
+
+        class Extending(MemoryQueue):
+            async def extend(self, leases: Collection[Lease]) -> set[str]:
+                asked.set()
+                return await super().extend(leases)
+
+        async def handle(_lease: Lease) -> None:
+            await asked.wait()
+            for _ in range(20):  # as many turns of the loop as there are between a commit and its caller
+                await asyncio.sleep(0)
+
+        queue = Extending(lease("done", clock))
+        queue.lost = {"done"}
+        running = Running(queue, handle, lease=0.03)
+        await running.until(lambda: running.handled == ["done"])
+        await running.stop()
+
     async def test_what_waited_behind_an_item_follows_at_once(self, clock: Any) -> None:
         """An item that was passed over because an earlier one was in work is taken when that ends, without polling."""
         release = asyncio.Event()
@@ -479,5 +499,6 @@ class TestWorker:
     @given(st.integers(1, 1000), st.floats(0, 1))
     def test_pauses_grow_and_are_bounded(self, tries: int, chance: float) -> None:
         """The pause doubles with each failure, never exceeds the longest, and is never nought."""
-        assert 0 < retry_delay(tries, chance) <= LONGEST_PAUSE
-        assert retry_delay(tries, chance) <= retry_delay(tries + 1, chance)
+        pauses = Pauses()
+        assert 0 < pauses.after(tries, chance) <= LONGEST_PAUSE
+        assert pauses.after(tries, chance) <= pauses.after(tries + 1, chance)

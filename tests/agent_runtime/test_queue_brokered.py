@@ -37,7 +37,7 @@ class MemoryBroker:
         self.connections += 1
         return self
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:
         self._use()
         for body in bodies:
             self.waiting.put_nowait(body)
@@ -114,7 +114,7 @@ class TestConnection:
     async def test_a_bug_is_no_outage(self, memory: MemoryBroker) -> None:
         """An error that the library doesn't raise for outages is not taken for one."""
 
-        async def wrong(_bodies: Sequence[bytes]) -> None:
+        async def wrong(_bodies: Sequence[bytes], _urgent: Collection[bytes]) -> None:
             raise KeyError
 
         memory.send = wrong  # type: ignore[method-assign, assignment]
@@ -176,7 +176,7 @@ class TestRelay:
     async def test_a_relay_that_dies_before_sending_loses_nothing(self, setup: Setup, memory: MemoryBroker) -> None:
         """A task that was marked as sent, and never was, is sent after half a minute."""
         await setup.put("a")
-        assert await setup.store.take_unsent(10) == ["a"]
+        assert await setup.store.take_unsent(10) == {"a": False}
         setup.clock.advance(29)
         assert await setup.queue.relay() == 0
         setup.clock.advance(1)

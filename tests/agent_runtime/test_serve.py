@@ -134,7 +134,7 @@ async def test_sigterm_drains(start: Any, messages_api: Any) -> None:
         await release.wait()
         return messages_api.error(400)
 
-    messages_api.behaviours.append(slow)
+    messages_api.behaviours += [slow, slow]  # with tools, then without
     asking = asyncio.create_task(process.post("boots?"))
     await process.until(lambda: messages_api.attempts == 1)
     process.running.send_signal(signal.SIGTERM)
@@ -197,7 +197,7 @@ async def test_migrate_prepares_the_database(start: Any, tmp_path: Path) -> None
 async def test_only_what_runs_is_imported(tmp_path: Path) -> None:
     """Serving without a model and a key loads no SDK, no training library, no migration tool and no other database."""
     models = ("anthropic", "numpy", "obstore", "onnx", "onnxruntime", "sklearn")
-    heavy = (*models, "aio_pika", "aiobotocore", "aiokafka", "alembic", "asyncpg", "redis")
+    heavy = (*models, "aio_pika", "aiobotocore", "aiokafka", "alembic", "asyncpg", "cryptography", "jwt", "redis")
     code = (
         "import sys; from supportfleet_runtime import config, serve;"
         f"serve.build(config.load({{'DATABASE_URL': 'sqlite:///{tmp_path}/x.db'}}));"

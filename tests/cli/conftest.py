@@ -10,6 +10,7 @@ import contextlib
 import copy
 import datetime as dt
 import json
+import runpy
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from aiohttp import web
 
 from supportfleet.__main__ import main
 
+merged = runpy.run_path(str(Path(__file__).parent.parent / "merge_patch.py"))["merged"]
 AGENTS = "/apis/supportfleet.dev/v1alpha1"
 APPS = "/apis/apps/v1"
 PLURALS = {"SupportAgent": "supportagents", "Deployment": "deployments", "ControllerRevision": "controllerrevisions"}
@@ -177,19 +179,6 @@ def _selected(one: dict[str, Any], name: str, query: Any) -> bool:
 
 def _missing(name: str) -> web.Response:
     return web.json_response({"kind": "Status", "message": f'"{name}" not found', "code": 404}, status=404)
-
-
-def merged(value: Any, patch: Any) -> Any:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(value) if isinstance(value, dict) else {}
-    for key, inner in patch.items():
-        if inner is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), inner)
-    return result
 
 
 @pytest.fixture

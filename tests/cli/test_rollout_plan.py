@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from supportfleet.rollouts.dryrun import LAST_APPLIED, applied_by, three_way
 from supportfleet.rollouts.plan import differences
 
+merged = runpy.run_path(str(Path(__file__).parent.parent / "merge_patch.py"))["merged"]
 DIGEST = "sha256:" + "22" * 32
 
 
@@ -300,7 +302,7 @@ class TestTheDryRun:
         before = data.draw(st.dictionaries(st.sampled_from("abc"), maps))
         wanted = wanted if isinstance(wanted, dict) else {"a": wanted}
         live = {**before, "z": "of others"}
-        assert apply(live, three_way(before, wanted)) == {**wanted, "z": "of others"}
+        assert merged(live, three_way(before, wanted)) == {**wanted, "z": "of others"}
 
     def test_differences_by_name(self) -> None:
         """An entry of a named list is told by its name, and a key with dots by itself."""
@@ -308,19 +310,6 @@ class TestTheDryRun:
         after = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "3"}], "a.b/c": True, "same": {}}
         found = {one.path: (one.before, one.after) for one in differences("spec", before, after)}
         assert found == {"spec.env[B].value": ("2", "3"), "spec[a.b/c]": (1, True)}
-
-
-def apply(value: Any, patch: Any) -> Any:
-    """RFC 7396, with maps that became empty left as they are."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(value) if isinstance(value, dict) else {}
-    for key, inner in patch.items():
-        if inner is None:
-            result.pop(key, None)
-        else:
-            result[key] = apply(result.get(key), inner)
-    return result
 
 
 class TestText:

@@ -366,7 +366,7 @@ class TestWatching:
             fleet.api.status(currentWeight=50)
             shown += seen_on(terminal, " 50 %")
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
         os.close(terminal)
         assert "\x1b[33mcanary" in shown
         assert re.search(r"\x1b\[\d*A", shown)  # the cursor goes up again
@@ -376,7 +376,7 @@ class TestWatching:
 
 def seen_on(terminal: int, text: str) -> str:
     """What is written to a terminal until this text is."""
-    written, deadline = b"", time.monotonic() + 20
+    written, deadline = b"", time.monotonic() + 60
     while text not in written.decode(errors="replace"):
         assert time.monotonic() < deadline, written
         if select.select([terminal], [], [], 0.1)[0]:

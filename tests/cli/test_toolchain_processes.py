@@ -1,6 +1,7 @@
 """Running programs: output, failure, timeout, and nobody left behind."""
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -52,6 +53,13 @@ async def test_timeout_ends_the_whole_group(tmp_path: Path, child: str) -> None:
             return
         await asyncio.sleep(0.02)
     pytest.fail("the child is still there")
+
+
+def test_a_program_that_was_ended_leaves_nothing_open() -> None:
+    """Its pipes are closed with it, though a child that ignores SIGTERM holds them longer than it lives itself."""
+    with pytest.raises(ProgramError, match="took more than"):
+        asyncio.run(run(["sh", "-c", "(trap '' TERM; sleep 60; sleep 60) & wait"], timeout_s=0.3))
+    gc.collect()  # what is left open warns now, and a warning is an error in tests
 
 
 async def test_program_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

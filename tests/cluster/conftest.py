@@ -7,9 +7,11 @@ plays the node: it says of pods what a test wants said.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import runpy
 import signal
 import ssl
 import subprocess
@@ -29,10 +31,22 @@ from typing import Any
 import pytest
 import yaml
 
+from supportfleet.local import binaries
+from supportfleet.local.binaries import BuildError
+from supportfleet.local.progress import Progress
+
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "supportfleet-system"
+OPERATOR = f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
 JOB_COMPONENTS = ("model-sync", "model-channel")
 NODE = "played-by-the-test"
+PUBLISHED = {
+    "istio.io/api": Path("kubernetes") / "customresourcedefinitions.gen.yaml",
+    "sigs.k8s.io/gateway-api": Path("config") / "crd" / "standard" / "gateway.networking.k8s.io_httproutes.yaml",
+}
+ROUTES = ("VirtualService", "DestinationRule", "HTTPRoute")
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
+DESK = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 PREFIXES = {
     "deployments": "/apis/apps/v1",
     "jobs": "/apis/batch/v1",
@@ -130,6 +144,9 @@ class Namespace:
     def delete(self, plural: str, name: str) -> None:
         self.api.request("DELETE", self.path(plural, name))
 
+    def secret(self, name: str, **data: str) -> None:
+        self.api.request("POST", self.path("secrets"), {"metadata": {"name": name}, "stringData": data})
+
     def condition(self, agent: str, kind: str) -> dict[str, Any]:
         """A condition of an agent; empty without it."""
         found = self.get("supportagents", agent) or {}
@@ -176,11 +193,10 @@ class Kubelet:
     """Images whose pods run and do not become ready."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Where the pods of an image answer; 10.0.0.1 where nothing is said."""
-    stopping: threading.Event = field(default_factory=threading.Event)
     errors: list[str] = field(default_factory=list)
 
-    def run(self) -> None:
-        while not self.stopping.wait(0.15):
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(0.15):
             try:
                 for pod in self.namespace.list("pods"):
                     self.play(pod)
@@ -297,12 +313,10 @@ class Operators:
     folder: Path
     namespaces: tuple[str, ...]
     lease_namespace: str
-    stack: ExitStack
-    count: int = 0
+    started: list[Operator] = field(default_factory=list)
 
     def start(self, *flags: str, namespaces: tuple[str, ...] | None = None) -> Operator:
-        self.count += 1
-        port, log = _free_port(), self.folder / f"operator-{self.count}.log"
+        port, log = _free_port(), self.folder / f"operator-{len(self.started)}.log"
         chosen = self.namespaces if namespaces is None else namespaces
         command = [sys.executable, "-m", "supportfleet_operator", "run", "--listen", f"127.0.0.1:{port}"]
         command += ["--kubeconfig", str(self.kubeconfig), "--lease-namespace", self.lease_namespace, *flags]
@@ -312,8 +326,15 @@ class Operators:
         environment.pop("KUBERNETES_SERVICE_HOST", None)
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-        self.stack.callback(_end, process)
-        return Operator(process, log, port)
+        self.started.append(Operator(process, log, port))
+        return self.started[-1]
+
+    def end(self) -> None:
+        """End all that still run, at once."""
+        for one in self.started:
+            if one.process.poll() is None:
+                one.process.kill()
+            one.process.wait(10)
 
 
 @dataclass(frozen=True)
@@ -322,6 +343,8 @@ class Audit:
 
     log: Path
     namespace: str
+    user: str = OPERATOR
+    """Whose requests; everybody's where it is empty."""
 
     @contextmanager
     def __call__(self, agent: str = "") -> Iterator[list[dict[str, Any]]]:
@@ -358,7 +381,7 @@ class Audit:
     def _is_ours(self, event: dict[str, Any]) -> bool:
         reference = event.get("objectRef", {})
         return (
-            event["user"]["username"] == f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
+            self.user in ("", event["user"]["username"])
             and event["stage"] == "ResponseComplete"
             and reference.get("resource") != "leases"
             and reference.get("namespace") == self.namespace
@@ -380,12 +403,6 @@ def _is_about(event: dict[str, Any], agent: str) -> bool:
     """Whether a request may be about an agent's objects; a new Event has no name yet."""
     name = event["objectRef"].get("name", "")
     return not agent or name in ("", agent) or name.startswith(f"{agent}-")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait(10)
 
 
 def _free_port() -> int:
@@ -432,21 +449,17 @@ def node(api: Api) -> Iterator[None]:
         api.request("DELETE", f"/api/v1/nodes/{NODE}")
     api.request("POST", "/api/v1/nodes", name)
     room = {"cpu": "64", "memory": "256Gi", "pods": "500"}
-    stopping = threading.Event()
 
-    def beat() -> None:
+    def beat(stop: threading.Event) -> None:
         while True:
             ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": _now(), "lastTransitionTime": _now()}
             status = {"conditions": [ready], "capacity": room, "allocatable": room}
             api.request("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status}, "application/merge-patch+json")
-            if stopping.wait(5):
+            if stop.wait(5):
                 return
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    yield
-    stopping.set()
-    thread.join(10)
+    with meanwhile(beat):
+        yield
     api.request("DELETE", f"/api/v1/nodes/{NODE}")
 
 
@@ -463,11 +476,8 @@ def place(request: pytest.FixtureRequest, installed: Any, api: Api, node: None) 
 def kubelet(place: Namespace) -> Iterator[Kubelet]:
     """The node that the test plays."""
     kubelet = Kubelet(place)
-    thread = threading.Thread(target=kubelet.run, daemon=True)
-    thread.start()
-    yield kubelet
-    kubelet.stopping.set()
-    thread.join(10)
+    with meanwhile(kubelet.run):
+        yield kubelet
     assert not kubelet.errors
 
 
@@ -476,18 +486,19 @@ def operators(
     installed: Any, operator_kubeconfig: Path, place: Namespace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Operators]:
     """Replicas of the operator; all that a test starts end with it."""
-    with ExitStack() as stack:
-        lease = place.name
-        role = {"rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]}
-        subject = {"kind": "ServiceAccount", "name": "supportfleet-operator", "namespace": SYSTEM}
-        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{lease}"
-        place.api.request("POST", f"{rbac}/roles", {"metadata": {"name": "lease"}, **role})
-        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"}
-        place.api.request(
-            *("POST", f"{rbac}/rolebindings"),
-            {"metadata": {"name": "lease"}, "roleRef": reference, "subjects": [subject]},
-        )
-        yield Operators(operator_kubeconfig, tmp_path_factory.mktemp("logs"), (place.name,), lease, stack)
+    lease = place.name
+    role = {"rules": [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["*"]}]}
+    subject = {"kind": "ServiceAccount", "name": "supportfleet-operator", "namespace": SYSTEM}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{lease}"
+    place.api.request("POST", f"{rbac}/roles", {"metadata": {"name": "lease"}, **role})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"}
+    place.api.request(
+        *("POST", f"{rbac}/rolebindings"),
+        {"metadata": {"name": "lease"}, "roleRef": reference, "subjects": [subject]},
+    )
+    operators = Operators(operator_kubeconfig, tmp_path_factory.mktemp("logs"), (place.name,), lease)
+    yield operators
+    operators.end()
 
 
 @pytest.fixture(scope="module")
@@ -513,6 +524,47 @@ def eventually(place: Namespace) -> Callable[..., Any]:
             time.sleep(0.15)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def definitions(unavailable: Any) -> list[dict[str, Any]]:
+    """The definitions of what routes, as Istio and the Gateway API publish them."""
+    found = []
+    for module, file in PUBLISHED.items():
+        try:
+            with Progress() as progress:
+                folder = asyncio.run(binaries.module_dir("istio", module, progress=progress))
+        except BuildError as error:
+            unavailable(f"the Go module {module}", f"see what local_cluster/istio needs: {error}")
+        found += [one for one in yaml.safe_load_all((folder / file).read_text()) if one]
+    return [one for one in found if one["spec"]["names"]["kind"] in ROUTES]
+
+
+@pytest.fixture(scope="module")
+def database(place: Namespace) -> None:
+    """The Secret that agents with a database name."""
+    place.secret("postgres-credentials", DATABASE_URL="postgresql://u:p@h/d")
+
+
+@pytest.fixture(scope="module")
+def istio(place: Namespace) -> Iterator[None]:
+    """Istio's kind, as far as the API server is concerned."""
+    with DESK["istio_kind"](place):
+        yield
+
+
+@pytest.fixture
+def desk(
+    request: pytest.FixtureRequest,
+    place: Namespace,
+    operator: Operator,
+    kubelet: Kubelet,
+    eventually: Callable[..., Any],
+) -> Iterator[Any]:
+    """An agent of the test's own, and what people do with it."""
+    one = DESK["Desk"](place, eventually, "d" + format(abs(hash(request.node.name)) % 10**8, "d"))
+    yield one
+    place.delete("supportagents", one.name)
 
 
 @pytest.fixture

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import runpy
 import socket
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
+serving = runpy.run_path(str(Path(__file__).parent.parent / "serving.py"))["serving"]
 ALONE = ("--no-leader-election",)
 DATABASE = {"secretRef": {"name": "postgres-credentials"}}
 STEPS = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}]
@@ -25,22 +28,6 @@ NAME = "virtualservices.networking.istio.io"
 WATCHED = 300
 """Seconds that a watch may be silent."""
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-ISTIO_CRD = {
-    "metadata": {"name": NAME},
-    "spec": {
-        "group": "networking.istio.io",
-        "names": {"kind": "VirtualService", "plural": "virtualservices", "singular": "virtualservice"},
-        "scope": "Namespaced",
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-            }
-        ],
-    },
-}
 
 
 def manifest(name: str, image: str = "agent:1", **spec: Any) -> dict[str, Any]:
@@ -91,6 +78,11 @@ class Desk:
         found = self.place.get("deployments", f"{self.name}-{revision}")
         return int(found["spec"]["replicas"]) if found else 0
 
+    def objects(self, plural: str, revision: str) -> dict[str, str]:
+        """A revision's objects of a kind: who each is, by name."""
+        listed = (one["metadata"] for one in self.place.list(plural))
+        return {one["name"]: one["uid"] for one in listed if one["labels"].get("supportfleet.dev/revision") == revision}
+
     def ask(self, action: str, revision: str) -> None:
         prefix = "supportfleet.dev/action"
         words = {prefix: action, f"{prefix}-revision": revision, f"{prefix}-id": f"{action}-{time.time()}"}
@@ -128,35 +120,24 @@ def figures() -> Iterator[tuple[int, Served]]:
     """Serves what pods serve at /metrics, for addresses of this machine."""
     served = Served()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            address = self.connection.getsockname()[0]
-            good, bad = served.get(address, (1000.0, 0.0))
-            good, bad = (
-                good + served.rate[0] + 5,
-                bad + (served.rate[1] + 5 if address.endswith(".8") and not served.healed else 0),
-            )
-            if served.rate != (0.0, 0.0):
-                served[address] = (good, bad)
-            text = (
-                "# TYPE agent_request_total counter\n"
-                f'agent_request_total{{status="200",intent="refund"}} {good}\n'
-                f'agent_request_total{{status="500",intent="none"}} {bad}\n'
-            )
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        address = request.connection.getsockname()[0]
+        good, bad = served.get(address, (1000.0, 0.0))
+        good, bad = (
+            good + served.rate[0] + 5,
+            bad + (served.rate[1] + 5 if address.endswith(".8") and not served.healed else 0),
+        )
+        if served.rate != (0.0, 0.0):
+            served[address] = (good, bad)
+        text = (
+            "# TYPE agent_request_total counter\n"
+            f'agent_request_total{{status="200",intent="refund"}} {good}\n'
+            f'agent_request_total{{status="500",intent="none"}} {bad}\n'
+        )
+        return 200, text.encode()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1], served
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(answer, "") as port:
+        yield port, served
 
 
 @contextmanager
@@ -213,12 +194,28 @@ def shares_of(route: dict[str, Any]) -> dict[str, int]:
     return {revision: weight for revision, weight in shares.items() if weight}
 
 
+def definition(group: str, plural: str, kind: str) -> dict[str, Any]:
+    """A kind whose objects may hold anything, as far as the API server and what reads them are concerned."""
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {"group": group, "names": names, "scope": "Namespaced", "versions": [version]},
+    }
+
+
 @contextmanager
 def istio_kind(place: Any) -> Iterator[None]:
     """Istio's kind, as far as the API server is concerned; gone afterwards, and so is that of a run that was killed."""
     _without_kind(place)
-    definition = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", **ISTIO_CRD}
-    place.api.request("POST", CRDS, definition)
+    place.api.request("POST", CRDS, definition("networking.istio.io", "virtualservices", "VirtualService"))
     yield
     _without_kind(place)
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,17 @@ import pytest
 import yaml
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, ROLLOUT = HELPER["Desk"], HELPER["ROLLOUT"]
+ROLLOUT = HELPER["ROLLOUT"]
 ALONE = {"traffic": {"provider": "None"}, "rollout": {**ROLLOUT, "progressDeadlineSeconds": 60}}
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def secrets(place: Any) -> None:
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    name = "c" + format(abs(hash(request.node.name)) % 10**8, "d")
-    yield Desk(place, eventually, name, **ALONE)
-    place.delete("supportagents", name)
+def desk(desk: Any) -> Any:
+    """An agent of the test's own, without routes."""
+    desk.spec |= ALONE
+    return desk
 
 
 @pytest.fixture

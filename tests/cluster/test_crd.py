@@ -3,7 +3,6 @@
 import json
 import re
 import runpy
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ from supportfleet_operator.resources import (
 )
 
 REPOSITORY = Path(__file__).parent.parent.parent
+merged = runpy.run_path(str(REPOSITORY / "tests" / "merge_patch.py"))["merged"]
 CASES = REPOSITORY / "tests" / "operator"
 REFUSALS, ACCEPTANCES, CHANGES = (
     yaml.safe_load((CASES / f"{name}.yaml").read_text()) for name in ("refusals", "acceptances", "changes")
@@ -54,19 +54,12 @@ def smallest(name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def merged(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """A JSON merge patch: null removes."""
-    result = deepcopy(base)
-    for key, value in patch.items():
-        result[key] = merged(result.get(key, {}), value) if isinstance(value, dict) else value
-    return {key: value for key, value in result.items() if value is not None}
-
-
 def example(case: dict[str, Any], number: int) -> dict[str, Any]:
     """The agent of a case, with a name of its own unless the case is about names."""
     name = case.get("metadata", {}).get("name", f"case-{number}")
     base = smallest(name, model=MODEL) if "model" in case.get("spec", {}) else smallest(name)
-    return merged(base, {"spec": case.get("spec", {})})
+    agent: dict[str, Any] = merged(base, {"spec": case.get("spec", {})})
+    return agent
 
 
 def children(given: SupportAgent) -> list[Manifest]:

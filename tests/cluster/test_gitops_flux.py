@@ -14,10 +14,8 @@ import os
 import runpy
 import subprocess
 import tarfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,8 @@ from supportfleet.local import binaries
 from supportfleet.local.progress import Progress
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, ROLLOUT, shares_of, watching = (HELPER[name] for name in ("Desk", "ROLLOUT", "shares_of", "watching"))
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+Desk, ROLLOUT, serving = HELPER["Desk"], HELPER["ROLLOUT"], HELPER["serving"]
+shares_of, watching = HELPER["shares_of"], HELPER["watching"]
 SOURCES = {"gitrepositories": "GitRepository", "ocirepositories": "OCIRepository", "buckets": "Bucket"}
 GROUP = "source.toolkit.fluxcd.io"
 FLUX = {
@@ -39,7 +37,7 @@ FLUX = {
 HEALTH_SECONDS = 5
 """What Flux waits for health; it makes 30 of anything less."""
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = [pytest.mark.timeout(420), pytest.mark.usefixtures("database", "istio")]
 
 
 class Git:
@@ -48,20 +46,8 @@ class Git:
     def __init__(self, place: Any, name: str) -> None:
         self.place, self.name = place, name
         self.archive = b""
-        git = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(git.archive)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
+        self.port = 0
+        """Where the archive is served."""
 
     def path(self, plural: str) -> str:
         return f"{FLUX[plural]}/namespaces/{self.place.name}/{plural}"
@@ -71,7 +57,7 @@ class Git:
         self.archive = archive({"agent.yaml": yaml.safe_dump(manifest)})
         artifact = {
             "path": f"git/{revision}.tar.gz",
-            "url": f"http://127.0.0.1:{self.server.server_address[1]}/{revision}.tar.gz",
+            "url": f"http://127.0.0.1:{self.port}/{revision}.tar.gz",
             "revision": f"main@sha1:{revision}",
             "digest": f"sha256:{hashlib.sha256(self.archive).hexdigest()}",
             "lastUpdateTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -111,11 +97,9 @@ class Git:
         said = self.ready()
         return said.get("status") == "True" and revision in said["message"]
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """Have Flux remove what it applied."""
         self.place.api.request("DELETE", f"{self.path('kustomizations')}/{self.name}")
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
 
 
 def archive(files: dict[str, str]) -> bytes:
@@ -129,38 +113,12 @@ def archive(files: dict[str, str]) -> bytes:
     return packed.getvalue()
 
 
-def definition(plural: str, kind: str) -> dict[str, Any]:
-    """A kind of source, as far as what reads it is concerned."""
-    version = {
-        "name": "v1",
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
-    }
-    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{GROUP}"},
-        "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
-    }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def istio(place: Any) -> Iterator[None]:
-    """What canaries need: a database's Secret and something to say weights to."""
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-    with HELPER["istio_kind"](place):
-        yield
-
-
 @pytest.fixture(scope="module")
 def flux(installed: Any, place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Flux's kustomize-controller, for the namespace of these tests; gives its log."""
     with Progress() as progress:
         made = asyncio.run(_gather(progress))
-    definitions = [definition(plural, kind) for plural, kind in SOURCES.items()]
+    definitions = [HELPER["definition"](GROUP, plural, kind) for plural, kind in SOURCES.items()]
     definitions += [yaml.safe_load(path.read_text()) for path in (made["crds"]).glob("*.yaml")]
     names = [one["metadata"]["name"] for one in definitions]
     installed.kubectl(
@@ -193,11 +151,12 @@ def git(
     """A repository with an agent in it, as Flux applied it for the first time."""
     desk = Desk(place, eventually, "shop", rollout={**ROLLOUT, "progressDeadlineSeconds": 5})
     git = Git(place, "shop")
-    git.push("aaaa1", desk.manifest("agent:1"))
-    git.follow()
-    eventually(lambda: git.is_at("aaaa1"), "Flux has applied the first commit", 40)
-    yield git, desk
-    git.close()
+    with serving(lambda _: (200, git.archive)) as git.port:
+        git.push("aaaa1", desk.manifest("agent:1"))
+        git.follow()
+        eventually(lambda: git.is_at("aaaa1"), "Flux has applied the first commit", 40)
+        yield git, desk
+        git.leave()
     eventually(lambda: place.get("supportagents", "shop") is None, "Flux prunes what it made", 30)
 
 

@@ -25,22 +25,13 @@ from supportfleet.local import binaries
 from supportfleet.local.progress import Progress
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, figures, watching = HELPER["Desk"], HELPER["figures"], HELPER["watching"]
+figures, watching = HELPER["figures"], HELPER["watching"]
 ANALYSIS = {"intervalSeconds": 1, "minSamples": 20, "metrics": [{"name": "errorRate", "max": 0.05}]}
 IN_PROGRESS, CURRENT, FAILED = "InProgress", "Current", "Failed"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/supportagents.supportfleet.dev"
 LOWEST_PORT = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/template/properties/port/minimum"
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def istio(place: Any) -> Iterator[None]:
-    """What canaries need: a database's Secret and something to say weights to."""
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-    with HELPER["istio_kind"](place):
-        yield
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database", "istio")]
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +65,6 @@ class Story:
         judged = zip(self.versions, self.judge(*self.versions), strict=True)
         found = (version.get("status", {}).get("rollout", {}) for version, said in judged if said == verdict)
         return {str(state["phase"]) for state in found if state.get("phase")}
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    name = "k" + format(abs(hash(request.node.name)) % 10**8, "d")
-    yield Desk(place, eventually, name)
-    place.delete("supportagents", name)
 
 
 @pytest.fixture
@@ -137,8 +118,7 @@ class TestStarting:
         with told() as story:
             desk.apply("agent:1")
             desk.eventually(lambda: place.reason(desk.name) == "MissingReference", "the Secret is missed")
-            body = {"metadata": {"name": f"{desk.name}-later"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-            place.api.request("POST", place.path("secrets"), body)
+            place.secret(f"{desk.name}-later", DATABASE_URL="postgresql://u:p@h/d")
             desk.eventually(lambda: place.is_ready(desk.name), "it serves", 40)
         assert story.verdicts in (
             [IN_PROGRESS, FAILED, CURRENT],  # its pods wait for the Secret and need nobody to start

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-Desk, ROLLOUT, history, shares_of, watching = (
-    HELPER[name] for name in ("Desk", "ROLLOUT", "history", "shares_of", "watching")
-)
+ROLLOUT, history, shares_of, watching = (HELPER[name] for name in ("ROLLOUT", "history", "shares_of", "watching"))
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 STEPS = [{"setWeight": 20}, {"pause": {"durationSeconds": 4}}, {"setWeight": 50}, {"pause": {"durationSeconds": 4}}]
 WAYS = {
     "kubectl apply": ("apply", "-f", "-"),
@@ -28,26 +27,7 @@ WAYS = {
     "Argo CD with Replace": ("replace", "-f", "-"),
 }
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def istio(place: Any) -> Iterator[None]:
-    """What canaries need: a database's Secret and something to say weights to."""
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-    with HELPER["istio_kind"](place):
-        yield
-
-
-@pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    one = Desk(place, eventually, "g" + format(abs(hash(request.node.name)) % 10**8, "d"))
-    yield one
-    place.delete("supportagents", one.name)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database", "istio")]
 
 
 @pytest.fixture(params=list(WAYS))
@@ -65,9 +45,10 @@ def git(request: pytest.FixtureRequest, place: Any, desk: Any) -> Callable[[str]
 @contextmanager
 def in_a_loop(sync: Callable[[str], None], image: str) -> Iterator[list[float]]:
     """Apply the same again and again; gives when each time was."""
-    stop, times, errors = threading.Event(), [], []
+    times: list[float] = []
+    errors: list[AssertionError] = []
 
-    def loop() -> None:
+    def loop(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 sync(image)
@@ -78,13 +59,8 @@ def in_a_loop(sync: Callable[[str], None], image: str) -> Iterator[list[float]]:
                     return
             stop.wait(0.1)
 
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    try:
+    with meanwhile(loop):
         yield times
-    finally:
-        stop.set()
-        thread.join(60)
     assert not errors
 
 

@@ -45,8 +45,7 @@ class TestReferences:
         assert "'late'" in message
         assert place.reason("lacking", "Accepted") == "MissingReference"
         assert kstatus(place, "lacking") == {"Stalled"}
-        secret = {"metadata": {"name": "late"}, "stringData": {"OTHER": "x"}}
-        place.api.request("POST", place.path("secrets"), secret)
+        place.secret("late", OTHER="x")
         eventually(lambda: "has no key 'URL'" in place.condition("lacking", "Ready")["message"], seconds=40)
         place.patch("secrets", "late", {"stringData": {"URL": "postgresql://h/d"}})
         eventually(lambda: place.is_ready("lacking"), "the agent heals", seconds=40)

@@ -33,8 +33,7 @@ pytestmark = pytest.mark.timeout(180)
 
 def with_secrets(place: Any) -> None:
     for name, data in SECRETS.items():
-        body = {"metadata": {"name": name}, "stringData": data}
-        place.api.request("POST", place.path("secrets"), body)
+        place.secret(name, **data)
 
 
 def children(place: Any, agent: str) -> dict[str, list[str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -28,8 +32,7 @@ AUTOSCALING = {"autoscaling": {"minReplicas": 2, "maxReplicas": 9}}
 
 @pytest.fixture(scope="module", autouse=True)
 def running(place: Any, operator: Any, kubelet: Any) -> None:
-    secret = {"metadata": {"name": "database"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), secret)
+    place.secret("database", DATABASE_URL="postgresql://u:p@h/d")
 
 
 def replicas(place: Any, name: str) -> int:
@@ -46,17 +49,13 @@ def scale(place: Any, name: str, number: int) -> None:
 def watching(place: Any, name: str) -> Iterator[set[int]]:
     """Every number of replicas that the Deployment ever has meanwhile."""
     seen: set[int] = set()
-    stop = threading.Event()
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.wait(0.02):
             seen.add(replicas(place, name))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    yield seen
-    stop.set()
-    thread.join(5)
+    with meanwhile(look):
+        yield seen
 
 
 class TestAutoscaler:

@@ -23,16 +23,7 @@ STEPS = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}
 PATIENT = {**ROLLOUT, "steps": STEPS, "progressDeadlineSeconds": 120}
 LONGEST_WALK = 240.0
 
-pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def istio(place: Any) -> Iterator[None]:
-    """What canaries need: a database's Secret and something to say weights to."""
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-    with HELPER["istio_kind"](place):
-        yield
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("database", "istio")]
 
 
 class Walk:

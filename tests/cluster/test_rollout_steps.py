@@ -8,7 +8,7 @@ from __future__ import annotations
 import runpy
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,13 @@ HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 ALONE, ROLLOUT = HELPER["ALONE"], HELPER["ROLLOUT"]
 Desk, figures, history, walk, weights = (HELPER[name] for name in ("Desk", "figures", "history", "walk", "weights"))
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def secrets(place: Any) -> None:
-    body = {"metadata": {"name": "postgres-credentials"}, "stringData": {"DATABASE_URL": "postgresql://u:p@h/d"}}
-    place.api.request("POST", place.path("secrets"), body)
-
-
-@pytest.fixture(scope="module")
-def istio(place: Any) -> Iterator[None]:
-    """Istio's kind, as far as the API server is concerned."""
-    with HELPER["istio_kind"](place):
-        yield
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture
-def desk(
-    request: pytest.FixtureRequest, place: Any, operator: Any, kubelet: Any, istio: None, eventually: Callable[..., Any]
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    name = "d" + format(abs(hash(request.node.name)) % 10**8, "d")
-    yield Desk(place, eventually, name)
-    place.delete("supportagents", name)
+def desk(istio: None, desk: Any) -> Any:
+    """An agent of the test's own, once there is something to say weights to."""
+    return desk
 
 
 class TestIstioAbsent:
@@ -262,24 +245,26 @@ class TestKilling:
         self, place: Any, operators: Any, kubelet: Any, eventually: Callable[..., Any], istio: None
     ) -> None:
         """Killed with -9 at each state that it writes, an operator's successor goes on to the next one and no other."""
-        steps = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {"durationSeconds": 1}}, {"setWeight": 80}]
+        steps = [{"setWeight": 20}, {"setWeight": 50}, {"pause": {}}, {"setWeight": 80}]
         rollout = {**ROLLOUT, "steps": steps, "progressDeadlineSeconds": 120}
         walks = []
         for name, kills in (("steady", False), ("killed", True)):
             desk = Desk(place, eventually, name, rollout=rollout)
             operator = operators.start(*ALONE)
-            desk.started()
+            first = desk.started()
             with history(place, name) as seen:
                 desk.apply("agent:2")
-                met = 0
-                while desk.state["phase"] != "Idle" or met == 0:
+                met, resumed = 0, False
+                while (state := desk.state)["phase"] != "Idle" or state["stableRevision"] == first:
                     if kills and len(seen) > met:
                         operator.process.kill()
                         operator.process.wait(10)
                         met = len(seen)
                         assert sum(desk.shares.values()) == 100
                         operator = operators.start(*ALONE)
-                    met = met or len(seen)
+                    if state["phase"] == "Paused" and not resumed:
+                        desk.ask("resume", state["canaryRevision"])
+                        resumed = True
                     time.sleep(0.05)
             walks.append(walk(seen))
             assert operator.stop() in {0, -signal.SIGTERM}  # it may be too new to handle the signal

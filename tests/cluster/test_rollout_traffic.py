@@ -5,63 +5,28 @@ Nobody routes here: what the routes say is what is checked, and how soon they sa
 
 from __future__ import annotations
 
-import asyncio
 import json
 import runpy
-import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-
-from supportfleet.local import binaries
-from supportfleet.local.binaries import BuildError
-from supportfleet.local.progress import Progress
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-ROLLOUT, CRDS = HELPER["ROLLOUT"], HELPER["CRDS"]
-Desk, figures, watching, shares_of = (HELPER[name] for name in ("Desk", "figures", "watching", "shares_of"))
+ROLLOUT, ISTIO, CRDS = HELPER["ROLLOUT"], HELPER["ISTIO"], HELPER["CRDS"]
+Desk, figures, serving = HELPER["Desk"], HELPER["figures"], HELPER["serving"]
+watching, shares_of = HELPER["watching"], HELPER["shares_of"]
 
-DEFINITIONS = {
-    "istio.io/api": Path("kubernetes") / "customresourcedefinitions.gen.yaml",
-    "sigs.k8s.io/gateway-api": Path("config") / "crd" / "standard" / "gateway.networking.k8s.io_httproutes.yaml",
-}
-KINDS = ("VirtualService", "DestinationRule", "HTTPRoute")
-ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio-system/local"]}
 GATEWAY = {"provider": "GatewayAPI", "hosts": ["desk.example.com"], "gateways": ["infra/web"]}
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": OLD}
 
-pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def secrets(place: Any) -> None:
-    for name, data in (
-        ("postgres-credentials", {"DATABASE_URL": "postgresql://u:p@h/d"}),
-        ("metrics", {"token": "hush"}),
-    ):
-        place.api.request("POST", place.path("secrets"), {"metadata": {"name": name}, "stringData": data})
-
-
-@pytest.fixture(scope="module")
-def definitions(unavailable: Any) -> list[dict[str, Any]]:
-    """The published CustomResourceDefinitions."""
-    found = []
-    for module, file in DEFINITIONS.items():
-        try:
-            with Progress() as progress:
-                folder = asyncio.run(binaries.module_dir("istio", module, progress=progress))
-        except BuildError as error:
-            unavailable(f"the Go module {module}", f"see what local_cluster/istio needs: {error}")
-        found += [one for one in yaml.safe_load_all((folder / file).read_text()) if one]
-    return [one for one in found if one["spec"]["names"]["kind"] in KINDS]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
 
 @pytest.fixture(scope="module")
@@ -80,18 +45,9 @@ def routed(place: Any, definitions: list[dict[str, Any]]) -> Iterator[None]:
 
 
 @pytest.fixture
-def desk(
-    request: pytest.FixtureRequest,
-    place: Any,
-    operator: Any,
-    kubelet: Any,
-    routed: None,
-    eventually: Callable[..., Any],
-) -> Iterator[Any]:
-    """An agent of the test's own."""
-    one = Desk(place, eventually, "t" + format(abs(hash(request.node.name)) % 10**8, "d"), traffic=ISTIO)
-    yield one
-    place.delete("supportagents", one.name)
+def desk(routed: None, desk: Any) -> Any:
+    """An agent of the test's own, once there is something to say weights to."""
+    return desk
 
 
 def rules(place: Any, name: str) -> list[dict[str, Any]]:
@@ -175,26 +131,23 @@ class TestIstio:
     def test_a_ready_canary_gets_its_share_at_once(self, desk: Any, place: Any, kubelet: Any) -> None:
         """From its pods' readiness to its first weight in the routes in far less than two seconds."""
         desk.started()
-        with kubelet.told(broken_images=("agent:2",)):
-            desk.apply("agent:2")
-            desk.eventually(lambda: desk.state.get("canaryRevision"), "the canary comes up")
-            second = desk.state["canaryRevision"]
-            desk.eventually(lambda: desk.pods(second) == 1, "it has its pod")
         came: list[float] = []
         ready: list[float] = []
 
-        def is_ready(pod: dict[str, Any]) -> bool | None:
-            if pod["metadata"]["labels"].get("supportfleet.dev/revision") != second:
-                return None
+        def is_ready(pod: dict[str, Any]) -> bool:
             listed = pod.get("status", {}).get("conditions", ())
             return any(one["type"] == "Ready" and one["status"] == "True" for one in listed)
 
-        (pod,) = [one for one in place.list("pods") if is_ready(one) is not None]
-        name = pod["metadata"]["name"]
-        with (
-            watching(place, "pods", name, is_ready, lambda: ready.append(time.monotonic())),
-            watching(place, "virtualservices", desk.name, shares_of, lambda: came.append(time.monotonic())),
-        ):
+        with ExitStack() as watches:
+            with kubelet.told(broken_images=("agent:2",)):
+                desk.apply("agent:2")
+                desk.eventually(lambda: desk.state.get("canaryRevision"), "the canary comes up")
+                second = desk.state["canaryRevision"]
+                (name,) = desk.eventually(lambda: desk.objects("pods", second), "it has its pod")
+                pods = watching(place, "pods", name, is_ready, lambda: ready.append(time.monotonic()))
+                routes = ("virtualservices", desk.name, shares_of, lambda: came.append(time.monotonic()))
+                watches.enter_context(pods)
+                watches.enter_context(watching(place, *routes))
             desk.eventually(lambda: desk.shares.get(second), "it has its share")
         took = came[-1] - ready[-1]
         assert took < 2, f"{took:.2f} s"
@@ -205,26 +158,15 @@ def prometheus() -> Iterator[tuple[str, dict[str, Any]]]:
     """Answers every query with one number, or not at all; and remembers what it was asked."""
     told: dict[str, Any] = {"value": "0", "queries": [], "tokens": set(), "status": 200}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)
-            told["queries"].append(asked["query"][0])
-            told["tokens"].add(self.headers["Authorization"])
-            body = {"status": "success", "data": {"resultType": "scalar", "result": [time.time(), told["value"]]}}
-            self.send_response(told["status"])
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        asked = urllib.parse.parse_qs(urllib.parse.urlparse(request.path).query)
+        told["queries"].append(asked["query"][0])
+        told["tokens"].add(request.headers["Authorization"])
+        body = {"status": "success", "data": {"resultType": "scalar", "result": [time.time(), told["value"]]}}
+        return told["status"], json.dumps(body).encode()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", told
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(answer) as port:
+        yield f"http://127.0.0.1:{port}", told
 
 
 class TestFigures:
@@ -252,6 +194,7 @@ class TestFigures:
 
     def test_prometheus(self, desk: Any, place: Any, operator: Any) -> None:
         """Its number rolls a canary back, asked with the Secret's token; while it is away nothing moves either way."""
+        place.secret("metrics", token="hush")
         with prometheus() as (address, told):
             query = 'sum(rate(bad{revision="{{canary}}",namespace="{{namespace}}"}[1m]))'
             analysis = {
@@ -337,27 +280,16 @@ def loading() -> Iterator[tuple[int, dict[str, Any]]]:
     """Pods' figures about their model."""
     pods: dict[str, Any] = {"digest": OLD, "refused": "", "asked": 0}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            pods["asked"] += 1
-            lines = ["# TYPE agent_model_info gauge", f'agent_model_info{{version="1",digest="{pods["digest"]}"}} 1.0']
-            if pods["refused"]:
-                what = f'version="2",digest="{pods["refused"]}",reason="SelfTestFailed"'
-                lines += [
-                    "# TYPE agent_model_reload_failed_info gauge",
-                    f"agent_model_reload_failed_info{{{what}}} 1.0",
-                ]
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write("\n".join([*lines, ""]).encode())
+    def answer(_: BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        pods["asked"] += 1
+        lines = ["# TYPE agent_model_info gauge", f'agent_model_info{{version="1",digest="{pods["digest"]}"}} 1.0']
+        if pods["refused"]:
+            what = f'version="2",digest="{pods["refused"]}",reason="SelfTestFailed"'
+            lines += [
+                "# TYPE agent_model_reload_failed_info gauge",
+                f"agent_model_reload_failed_info{{{what}}} 1.0",
+            ]
+        return 200, "\n".join([*lines, ""]).encode()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_address[1], pods
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    with serving(answer, "") as port:
+        yield port, pods

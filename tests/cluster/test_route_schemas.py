@@ -3,20 +3,15 @@
 The definitions are installed under groups of this test's own, so that for all others neither of the two is there.
 """
 
-import asyncio
 import json
 import runpy
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from supportfleet.local import binaries
-from supportfleet.local.binaries import BuildError
-from supportfleet.local.progress import Progress
 from supportfleet_operator.api import SupportAgent, parse
 from supportfleet_operator.reconcile.drift import differences
 from supportfleet_operator.resources import FIELD_MANAGER, Manifest, Routing, revision_children, shared_children
@@ -25,10 +20,6 @@ STRATEGIES: Final = Path(__file__).parent.parent / "operator" / "agent_strategie
 GROUPS: Final = {
     "networking.istio.io": "istio.schemas.example.com",
     "gateway.networking.k8s.io": "gateway.schemas.example.com",
-}
-DEFINITIONS: Final = {
-    "istio.io/api": Path("kubernetes") / "customresourcedefinitions.gen.yaml",
-    "sigs.k8s.io/gateway-api": Path("config") / "crd" / "standard" / "gateway.networking.k8s.io_httproutes.yaml",
 }
 ROUTES: Final = ("VirtualService", "DestinationRule", "HTTPRoute")
 
@@ -84,17 +75,9 @@ def _definition(published: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cluster(control_plane: Any, unavailable: Any) -> Any:
+def cluster(control_plane: Any, definitions: list[dict[str, Any]]) -> Any:
     """The control plane with the published definitions."""
-    found = []
-    for module, file in DEFINITIONS.items():
-        try:
-            with Progress() as progress:
-                folder = asyncio.run(binaries.module_dir("istio", module, progress=progress))
-        except BuildError as error:
-            unavailable(f"the Go module {module}", f"see what local_cluster/istio needs: {error}")
-        found += [one for one in yaml.safe_load_all((folder / file).read_text()) if one]
-    wanted = [_definition(one) for one in found if one["spec"]["names"]["kind"] in ROUTES]
+    wanted = [_definition(one) for one in definitions]
     assert {one["spec"]["names"]["kind"] for one in wanted} == set(ROUTES)
     send(control_plane, wanted)
     for one in wanted:

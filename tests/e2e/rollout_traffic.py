@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 TIMEOUT = aiohttp.ClientTimeout(total=15)
 COOKIE = "supportfleet-revision"
+HEADER = "x-supportfleet-revision"
 CONNECTIONS = 64
 _CUSTOMERS = itertools.count()
 
@@ -34,7 +38,7 @@ class Answer:
     reply: str = ""
     """What the agent said: revisions greet differently."""
     cookie: str = ""
-    """The revision that the gateway named in a cookie."""
+    """The revision that the gateway named in a cookie, or else in a header."""
     error: str = ""
 
 
@@ -66,7 +70,7 @@ class Load:
                 text = await response.text()
                 said = json.loads(text) if response.content_type.endswith("json") else text
                 cookie = response.cookies.get(COOKIE)
-                named = cookie.value if cookie else ""
+                named = cookie.value if cookie else response.headers.get(HEADER, "")
                 reply = said.get("reply", "") if isinstance(said, dict) else ""
                 self.answers.append(Answer(sent, time.monotonic(), response.status, reply, named, text))
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -96,12 +100,9 @@ class Load:
     @contextmanager
     def steady(self, rate: float) -> Iterator[None]:
         """Go on sending in the background."""
-        stop = threading.Event()
-        run = self.run(rate, lambda _: stop.is_set(), {})
-        thread = threading.Thread(target=asyncio.run, args=(run,), daemon=True)
-        thread.start()
-        try:
+
+        def send(stop: threading.Event) -> None:
+            asyncio.run(self.run(rate, lambda _: stop.is_set(), {}))
+
+        with meanwhile(send):
             yield
-        finally:
-            stop.set()
-            thread.join(60)

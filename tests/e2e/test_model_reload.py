@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 
 import pytest
 
+meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
 LOG = logging.getLogger("figures")
 MODEL = Path(__file__).parent.parent.parent / "examples" / "models" / "intent"
 EXAMPLE, NAME = "01-customer-support-agent.yaml", "customer-support-agent"
@@ -159,19 +161,13 @@ class Shop:
     @contextmanager
     def steady(self, pause: float = 0.2) -> Iterator[None]:
         """Customers who go on asking, in the background."""
-        stop = threading.Event()
 
-        def send() -> None:
+        def send(stop: threading.Event) -> None:
             while not stop.wait(pause):
                 self.ask()
 
-        thread = threading.Thread(target=send, daemon=True)
-        thread.start()
-        try:
+        with meanwhile(send):
             yield
-        finally:
-            stop.set()
-            thread.join(60)
 
 
 @pytest.fixture

@@ -446,17 +446,25 @@ def test_conversations_outlive_a_promotion(shop: Shop, mesh: Mesh, until: Callab
 
 @pytest.mark.parametrize("shop", ["Istio", "GatewayAPI"], indirect=True)
 def test_only_those_who_match_try_the_new_revision(shop: Shop, until: Callable[..., Any]) -> None:
-    """In an A/B test those who match get the new revision and nobody else does, until all do; no request fails."""
+    """In an A/B test those who match get the new revision and nobody else does, until all do; no request fails.
+
+    But for who brings the header that it named itself by: programs keep no cookies.
+    """
     rollout = {"strategy": "ABTest", "match": TESTERS, "steps": [{"pause": {}}]}
-    shop.apply(STABLE, rollout)
+    stickiness = {"header": {}, "ttlSeconds": 10}
+    shop.apply(STABLE, rollout, stickiness=stickiness)
     until(shop.is_ready, seconds=180, message="the first revision serves")
     until(lambda: greeted(shop.load.send(1, 10)) == {STABLE: 1}, message="Envoy knows the first revision")
-    shop.apply(CANARY, rollout)
+    shop.apply(CANARY, rollout, stickiness=stickiness)
     until(lambda: shop.state.get("phase") == "Paused", seconds=180, message="the new revision waits at its step")
     until(lambda: greeted(shop.load.send(1, 10, user_agent="beta-tester")) == {CANARY: 1}, message="Envoy knows both")
     assert greeted(shop.load.send(100, RATE, user_agent="beta-tester")) == {CANARY: 100}
     assert greeted(shop.load.send(100, RATE)) == {STABLE: 100}
-    second = shop.state["canaryRevision"]
+    first, second = shop.state["stableRevision"], shop.state["canaryRevision"]
+    named = {one.cookie: one.reply for one in shop.load.send(10, RATE, user_agent="beta-tester")}
+    assert named == {second: CANARY}
+    assert greeted(shop.load.send(100, RATE, x_supportfleet_revision=second)) == {CANARY: 100}
+    assert greeted(shop.load.send(100, RATE, x_supportfleet_revision=first)) == {STABLE: 100}
     shop.load.answers.clear()
     with shop.load.steady(RATE / 4):
         shop.ask("resume")

@@ -13,7 +13,7 @@ import datetime as dt
 import json
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,10 +41,13 @@ from supportfleet_operator.cluster.resources import (
 from supportfleet_operator.reconcile.desired import Desired, Rendered, read
 from supportfleet_operator.reconcile.observe import Observed, observe, revision_of
 from supportfleet_operator.reconcile.plan import Plan, model_gate, plan
+from supportfleet_operator.reconcile.policies import first_finding
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
+from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.reconcile.probes import Figures
 from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
+from supportfleet_operator.reconcile.status import status_of
 from supportfleet_operator.rollout import Answer, Query
 
 KNOWN = {
@@ -500,20 +503,35 @@ class Anonymous:
         return None
 
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
 @pytest.fixture
-async def api() -> AsyncIterator[FakeApi]:
+async def served() -> AsyncIterator[Callable[[str, str, Handler], Awaitable[int]]]:
+    """Serves a handler for a method and a path on loopback, until the test is over; gives the port."""
+    runners: list[web.AppRunner] = []
+
+    async def start(method: str, path: str, handler: Handler) -> int:
+        app = web.Application()
+        app.router.add_route(method, path, handler)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return int(runner.addresses[0][1])
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def api(served: Callable[[str, str, Handler], Awaitable[int]]) -> AsyncIterator[FakeApi]:
     """A fake API server on loopback."""
     fake = FakeApi()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    fake.url = f"http://127.0.0.1:{await served('*', '/{path:.*}', fake.handle)}"
     yield fake
     fake.drop_watches()
-    await runner.cleanup()
 
 
 @pytest.fixture
@@ -758,6 +776,11 @@ class World:
         observed, found = self.observed(), self.plan()
         gate = model_gate(observed, found.rendered, found.following, self.now)
         return View(observed, self.now, tuple(problems), gate, found.decision, found.rendered, found.following)
+
+    def status(self, *problems: ChildProblem) -> Manifest:
+        """The status that the agent should have now."""
+        view = self.view(*problems)
+        return status_of(view, view.gate or Gate("NotNeeded"), first_finding(view))
 
 
 @pytest.fixture(scope="session")

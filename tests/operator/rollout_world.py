@@ -74,6 +74,7 @@ class World:
     known: dict[str, int] = field(default_factory=dict)
     action: Action | None = None
     verdict: Verdict = "Pass"
+    samples: int = 40
     problem: str | None = None
     served: set[str] = field(default_factory=set)
     """Revisions that were stable once."""
@@ -114,7 +115,7 @@ class World:
         if waits is None or waits > 0:
             return inputs
         verdict: Verdict = self.verdict if state.last_analysis_at or state.baseline else "Inconclusive"
-        outcome = {"metric": "errorRate", "value": 0.5, "threshold": 0.05, "samples": 40, "verdict": verdict}
+        outcome = {"metric": "errorRate", "value": 0.5, "threshold": 0.05, "samples": self.samples, "verdict": verdict}
         status = RolloutStatus.model_validate({"lastAnalysis": [outcome]})
         result = AnalysisResult(
             at=self.now,

@@ -1,6 +1,6 @@
 """How the operator reads a SupportAgent: defaults, refusals, and what it tells of them."""
 
-from copy import deepcopy
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from supportfleet_operator.api.crd import schema
 from supportfleet_operator.api.rules import VALIDATIONS
 from supportfleet_operator.api.schema import Schema
 
+merged = runpy.run_path(str(Path(__file__).parent.parent / "merge_patch.py"))["merged"]
 REFUSALS, ACCEPTANCES, CHANGES = (
     yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text())
     for name in ("refusals", "acceptances", "changes")
@@ -27,14 +28,6 @@ def smallest(**spec: Any) -> dict[str, Any]:
         "metadata": {"name": "agent", "namespace": "shop", "uid": "u-1"},
         "spec": {"template": {"image": "agent:1"}, **spec},
     }
-
-
-def merged(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """A JSON merge patch: null removes."""
-    result = deepcopy(base)
-    for key, value in patch.items():
-        result[key] = merged(result.get(key, {}), value) if isinstance(value, dict) else value
-    return {key: value for key, value in result.items() if value is not None}
 
 
 def problems(obj: dict[str, Any]) -> tuple[Problem, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -17,22 +17,13 @@ Serve = Callable[[Handler], Awaitable[str]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+def serve(served: Callable[[str, str, Handler], Awaitable[int]]) -> Serve:
     """Serves the query API with a handler; gives the address."""
-    runners: list[web.AppRunner] = []
 
     async def start(handler: Handler) -> str:
-        app = web.Application()
-        app.router.add_get("/prefix/api/v1/query", handler)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        runners.append(runner)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}/prefix"
+        return f"http://127.0.0.1:{await served('GET', '/prefix/api/v1/query', handler)}/prefix"
 
-    yield start
-    for runner in runners:
-        await runner.cleanup()
+    return start
 
 
 async def ask(server: Server, *queries: str) -> dict[str, Reply]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -16,22 +16,13 @@ Serve = Callable[[Handler], Awaitable[Target]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
+def serve(served: Callable[[str, str, Handler], Awaitable[int]]) -> Serve:
     """Serves /metrics with a handler; gives where."""
-    runners: list[web.AppRunner] = []
 
     async def start(handler: Handler) -> Target:
-        app = web.Application()
-        app.router.add_get("/metrics", handler)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        runners.append(runner)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return Target("127.0.0.1", runner.addresses[0][1])
+        return Target("127.0.0.1", await served("GET", "/metrics", handler))
 
-    yield start
-    for runner in runners:
-        await runner.cleanup()
+    return start
 
 
 def saying(text: str, status: int = 200) -> Handler:

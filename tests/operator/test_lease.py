@@ -151,6 +151,24 @@ class TestElecting:
             await asyncio.sleep(0.2)
             assert not renewal.done()
 
+    async def test_a_renewal_cut_short_does_not_keep_the_lease(
+        self, api: Any, client: Client, recorded: deque[Any]
+    ) -> None:
+        """A renewal that was written but not yet answered when the leader stops is found, and the lease given back."""
+        async with elector(client, "a", recorded).leading():
+            renewed = api.get(LEASES, "sys", "op")
+            renewed["spec"]["renewTime"] = "2026-01-01T00:00:02.000000Z"
+            api.put(renewed)
+        assert holder(api) == ""
+
+    async def test_a_lease_taken_at_the_last_moment_is_left_alone(
+        self, api: Any, client: Client, recorded: deque[Any]
+    ) -> None:
+        """A lease that somebody else took just before the end is not emptied."""
+        async with elector(client, "a", recorded).leading():
+            api.put({"kind": "Lease", **held("usurper")})
+        assert holder(api) == "usurper"
+
     async def test_two_that_begin_together_are_not_both_leaders(
         self, api: Any, client: Client, recorded: deque[Any]
     ) -> None:

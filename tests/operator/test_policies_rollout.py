@@ -35,6 +35,17 @@ def test_new_pods_must_once_have_been_ready(world: Any) -> None:
     assert rollout.check(one.view()).reason == "Progressing"
 
 
+def test_the_first_revision_serves_once_it_is_stable(world: Any) -> None:
+    """A Deployment whose pods are all ready, while the news of the pods themselves is still on its way, is not all."""
+    one = world()
+    while "Deployment" not in {ref.kind for ref in one.objects}:
+        one.step()
+    one.pods.clear()
+    assert not rollout.check(one.view()).stalled
+    one.rolled_out()
+    assert rollout.check(one.view()) is None
+
+
 def test_scaling_up_is_no_rollout(world: Any) -> None:
     """Pods that an autoscaler adds make the agent no less up to date."""
     one = world(database=DATABASE, autoscaling={"minReplicas": 2, "maxReplicas": 9}).applied()

@@ -10,8 +10,7 @@ import pytest
 from supportfleet_operator.cluster.resources import JOBS, ObjectRef
 from supportfleet_operator.reconcile import channels
 from supportfleet_operator.reconcile.plan import plan
-from supportfleet_operator.reconcile.policies import first_finding
-from supportfleet_operator.reconcile.status import is_current, status_of
+from supportfleet_operator.reconcile.status import is_current
 
 MODEL = {"uri": "s3://models/intent", "channel": "stable", "channelPollSeconds": 60}
 OTHER = "sha256:" + "b" * 64
@@ -37,14 +36,10 @@ class Follower:
         for name in self.looks():
             if self.job(name).get("status") == {"conditions": [{"type": "Complete", "status": "True"}]}:
                 self.job(name)["status"] = {"active": 1}
-        status = self.status(found)
+        status = one.status()
         self.writes += len(found.writes) + len(found.before) + len(found.after) + (not is_current(one.agent, status))
         one.agent["status"] = status
         return found
-
-    def status(self, found: Any) -> Any:
-        view = self.world.view()
-        return status_of(view, view.gate, first_finding(view))
 
     def settle(self) -> Follower:
         for _ in range(30):

@@ -14,7 +14,6 @@ from supportfleet_operator.cluster.resources import ObjectRef
 from supportfleet_operator.reconcile import hot
 from supportfleet_operator.reconcile.hot import Loaded, loaded
 from supportfleet_operator.reconcile.policies import first_finding
-from supportfleet_operator.reconcile.status import status_of
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 MODEL = {"uri": "s3://models/intent", "version": "1", "digest": OLD, "reload": "Hot"}
@@ -53,8 +52,7 @@ class Desk:
             for ref, live in one.objects.items():
                 if ref.kind == "Job" and live["metadata"]["annotations"]["supportfleet.dev/model-digest"] == NEW:
                     live["status"] = {"active": 1}
-        view = one.view()
-        one.agent["status"] = status_of(view, view.gate, first_finding(view))
+        one.agent["status"] = one.status()
         one.loading = None
         return found
 

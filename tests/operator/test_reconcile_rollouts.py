@@ -9,9 +9,7 @@ import pytest
 from supportfleet_operator.cluster.resources import ObjectRef
 from supportfleet_operator.reconcile import measuring
 from supportfleet_operator.reconcile.observe import revision_of
-from supportfleet_operator.reconcile.plan import plan
-from supportfleet_operator.reconcile.policies import first_finding, traffic
-from supportfleet_operator.reconcile.status import status_of
+from supportfleet_operator.reconcile.policies import traffic
 
 REVISION = "supportfleet.dev/revision"
 DATABASE = {"secretRef": {"name": "db"}}
@@ -45,13 +43,8 @@ def pods(one: Any, revision: str) -> int:
     return int(one.child("Deployment", revision)["spec"]["replicas"])
 
 
-def status(one: Any) -> dict[str, Any]:
-    view = one.view()
-    return status_of(view, plan(one.observed(), one.now).gate, first_finding(view))
-
-
 def conditions(one: Any) -> dict[str, tuple[str, str]]:
-    return {told["type"]: (told["status"], told["reason"]) for told in status(one)["conditions"]}
+    return {told["type"]: (told["status"], told["reason"]) for told in one.status()["conditions"]}
 
 
 class TestRouting:
@@ -215,7 +208,7 @@ class TestModels:
         assert pods(one, first) == 4
         with pytest.raises(StopIteration):
             one.child("Deployment", one.revision)
-        assert status(one)["model"]["digest"] == world.digest
+        assert one.status()["model"]["digest"] == world.digest
 
     def test_a_model_that_never_comes_is_a_revision_that_never_comes(self, world: Any) -> None:
         """The deadline holds while the model is waited for; the rollback says why, and stable serves."""

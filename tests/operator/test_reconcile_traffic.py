@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from supportfleet_operator.cluster.resources import ObjectRef
-from supportfleet_operator.reconcile.policies import first_finding, traffic
-from supportfleet_operator.reconcile.status import status_of
+from supportfleet_operator.reconcile.policies import traffic
 
 ROUTE = {"Istio": "VirtualService", "GatewayAPI": "HTTPRoute"}
 SERVED = {"Istio": frozenset({"VirtualService", "DestinationRule"}), "GatewayAPI": frozenset({"HTTPRoute"})}
@@ -59,8 +58,7 @@ def weighted(one: Any) -> dict[str, int]:
 
 
 def condition(one: Any, kind: str = "TrafficRouted") -> tuple[str, str, str]:
-    view = one.view()
-    listed = status_of(view, view.gate, first_finding(view))["conditions"]
+    listed = one.status()["conditions"]
     return next((told["status"], told["reason"], told["message"]) for told in listed if told["type"] == kind)
 
 

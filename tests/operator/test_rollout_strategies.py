@@ -295,6 +295,16 @@ class TestLatency:
             assert wait == pytest.approx(due(world.state, world.inputs()))
         assert wait == pytest.approx(0.001)
 
+    def test_samples_that_come_in_are_looked_at_sooner(self) -> None:
+        """With some samples but too few the next look is soon, as there may be enough; else it is not."""
+        world = World(spec=canary(10, None, analysis={**ERRORS, "intervalSeconds": 10, "minSamples": 20})).serve()
+        waits = {}
+        for samples in (0, 1, 19, 20):
+            world.samples, world.verdict = samples, "Inconclusive"
+            world.change("r2") if not samples else world.wait(10)
+            waits[samples] = due(world.state, world.inputs())
+        assert waits == {0: 10, 1: 2, 19: 2, 20: 10}
+
     def test_undo_is_one_decision_while_the_pods_are_up(self) -> None:
         """Inside the window all of the traffic is back with the decision that sees the action."""
         world = World(spec=canary(10)).serve()

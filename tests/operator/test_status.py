@@ -9,17 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supportfleet_operator.reconcile.policies import first_finding
 from supportfleet_operator.reconcile.policies.base import ChildProblem
-from supportfleet_operator.reconcile.policies.model_sync import Gate
-from supportfleet_operator.reconcile.status import is_current, news, status_of
+from supportfleet_operator.reconcile.status import is_current, news
 
 DATABASE = {"secretRef": {"name": "db"}}
 
 
 def status(one: Any, *problems: ChildProblem) -> dict[str, Any]:
-    view = one.view(*problems)
-    return status_of(view, view.gate or Gate("NotNeeded"), first_finding(view))
+    found: dict[str, Any] = one.status(*problems)
+    return found
 
 
 def conditions(found: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -6,6 +6,7 @@ Maven Central's jars: they are fetched once, with Maven, and kept in the user's 
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import shutil
@@ -15,9 +16,10 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 START_SECONDS = 90
 STOP_SECONDS = 20
@@ -67,7 +69,7 @@ class Jars:
             if done.returncode:
                 lines = done.stdout.strip().splitlines()
                 raise MissingError(self.name, f"Maven must reach Maven Central: {lines[0] if lines else 'it failed'}")
-            with contextlib.suppress(FileExistsError, OSError):  # another run was faster
+            with contextlib.suppress(OSError):  # another run was faster
                 (Path(scratch) / "jars").rename(folder)
 
     def _pom(self) -> str:
@@ -83,7 +85,7 @@ KAFKA = Jars("kafka", "org.apache.kafka", "kafka_2.13", "4.4.0", excluded="org.a
 ELASTICMQ = Jars("elasticmq", "org.elasticmq", "elasticmq-server_2.13", "1.7.1")
 
 
-class Server:
+class Server(abc.ABC):
     """A process that is started, killed and started again on the same port and data."""
 
     kind: str
@@ -95,16 +97,17 @@ class Server:
         self.prepare()
 
     @property
+    @abc.abstractmethod
     def url(self) -> str:
         """What QUEUE_URL is set to."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def prepare(self) -> None:
         """Write its configuration."""
 
+    @abc.abstractmethod
     def command(self) -> Sequence[str | Path]:
         """How it is run."""
-        raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
         """What it needs in its environment."""
@@ -305,6 +308,23 @@ messages-storage {{ enabled = true, uri = "jdbc:h2:{self.folder}/messages" }}
 SERVERS: Mapping[str, type[Server]] = {
     server.kind: server for server in (RedisServer, RabbitServer, KafkaServer, SqsServer)
 }
+
+
+@contextlib.contextmanager
+def running(kind: str, unavailable: Callable[[str, str], NoReturn]) -> Iterator[Server | None]:
+    """A broker of this kind that runs; none where the kind is that of a database."""
+    if kind not in SERVERS:
+        yield None
+        return
+    try:
+        server = SERVERS[kind]()
+    except MissingError as error:
+        unavailable(error.what, error.how)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
 
 
 def need(program: str, how: str) -> None:

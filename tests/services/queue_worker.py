@@ -32,7 +32,7 @@ LEASE = 3.0
 class SlowAgent:
     """An agent that thinks for some 50 ms."""
 
-    async def answer(self, turn: Turn) -> Answer:
+    async def answer(self, turn: Turn, *, may_defer: bool = False) -> Answer:
         await asyncio.sleep(random.uniform(0.02, 0.08))
         if turn.text == "poison":
             raise ValueError
@@ -66,7 +66,7 @@ async def main(database_url: str, kind: str, url: str, name: str) -> None:
     queue = make_queue(
         database, name, scope=name, address=address, consumer=consumer, lease=LEASE, wakeup=wakeup, now=now
     )
-    turns = TellingTurns(database, queue, Waiters(Views(database, name).replies), window=lambda: 2, now=now)
+    turns = TellingTurns(database, queue, Waiters(Views(database, name).replies), scope=name, window=lambda: 2, now=now)
     answering = Answering(SlowAgent(), turns, wakeup, metrics)
     worker = Worker(
         queue=queue,

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import runpy
 import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +25,7 @@ from supportfleet_operator.api import AnalysisOutcome, Rollout
 from supportfleet_operator.cluster.prometheus import PrometheusClient, Server, asking
 from supportfleet_operator.rollout import AnalysisResult, RolloutState, analyse, answered, queries, unanswered
 
+serving = runpy.run_path(str(Path(__file__).parent.parent / "serving.py"))["serving"]
 START_SECONDS = 60
 STOP_SECONDS = 20
 SHARE = 'sum(rate(bad_total{revision="{{revision}}"}[3s])) / sum(rate(all_total{revision="{{revision}}"}[3s]))'
@@ -50,7 +50,7 @@ def free_port() -> int:
 class Figures:
     """Counters of both revisions, which grow at a set rate from one scrape to the next."""
 
-    port: int
+    port: int = 0
     per_scrape: dict[tuple[str, str], float] = field(default_factory=dict)
     values: dict[tuple[str, str], float] = field(default_factory=dict)
     scrapes: int = 0
@@ -79,25 +79,9 @@ class Figures:
 
 @pytest.fixture
 def figures() -> Iterator[Figures]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = found.text().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found = Figures(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
+    found = Figures()
+    with serving(lambda _: (200, found.text().encode()), content="text/plain; version=0.0.4") as found.port:
+        yield found
 
 
 class Prometheus:

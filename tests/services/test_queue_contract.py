@@ -13,16 +13,29 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import pytest
+from aio_pika.exceptions import ChannelNotFoundEntity
+from aiobotocore.session import get_session
+from aiokafka.admin import AIOKafkaAdminClient
+from redis.asyncio import Redis
 from sqlalchemy import insert, select
 
+from supportfleet_runtime.checklist import queue_round_trip
+from supportfleet_runtime.checklist.subject import make_subject
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.broker import BrokerUnavailableError
 from supportfleet_runtime.queue.brokered import BrokeredQueue
 from supportfleet_runtime.queue.factory import make_queue
 from supportfleet_runtime.queue.port import Lease, Queue, QueueItem
-from supportfleet_runtime.queue.settings import QueueAddress, queue_address
+from supportfleet_runtime.queue.settings import (
+    QueueAddress,
+    broker_name,
+    kafka_address,
+    queue_address,
+    sqs_address,
+)
 from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.queue.worker import Worker, WorkerSettings
 from supportfleet_runtime.storage.database import Database
@@ -31,11 +44,13 @@ from supportfleet_runtime.storage.schema import conversations, tasks
 from supportfleet_runtime.storage.url import parse_database_url
 
 _brokers = runpy.run_path(str(Path(__file__).with_name("queue_brokers.py")))
-SERVERS, MissingError = _brokers["SERVERS"], _brokers["MissingError"]
+SERVERS, running = _brokers["SERVERS"], _brokers["running"]
 
 LEASE = 30.0
 PATIENCE = 30.0
 """How long a broker may take to deliver what it has."""
+BY_PRIORITY = frozenset({"sqlite", "postgresql"})
+"""Where the order can be told. RabbitMQ has two priorities from 4.0 on, and gives the lower one every third turn."""
 BACKENDS = ("sqlite", "postgresql", *SERVERS)
 
 
@@ -48,18 +63,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def server(backend: str, unavailable: Any) -> Iterator[Any]:
     """The backend's broker, where it has one."""
-    if backend not in SERVERS:
-        yield None
-        return
-    try:
-        broker = SERVERS[backend]()
-    except MissingError as error:
-        unavailable(error.what, error.how)
-    try:
-        broker.start()
+    with running(backend, unavailable) as broker:
         yield broker
-    finally:
-        broker.remove()
 
 
 @pytest.fixture
@@ -96,9 +101,9 @@ class World:
         self.opened.append(made)
         return made
 
-    async def put(self, queue: Queue, *turns: str) -> None:
+    async def put(self, queue: Queue, *turns: str, urgent: bool = False) -> None:
         """Publish items named by conversation and turn, such as "a1"."""
-        items = [QueueItem(turn, turn[:-1], int(turn[-1]), self.clock()) for turn in turns]
+        items = [QueueItem(turn, turn[:-1], int(turn[-1]), self.clock(), urgent=urgent) for turn in turns]
 
         def work(connection: Any) -> None:
             known = set(connection.execute(select(conversations.c.id)).scalars())
@@ -284,6 +289,53 @@ class TestOrder:
         assert ids(await take(queue, 1)) == {"a2"}
 
 
+class TestPriority:
+    async def test_what_is_urgent_comes_first(self, world: World, backend: str) -> None:
+        """What is urgent goes before what came shortly before it, where the backend knows priorities.
+
+        Where it doesn't, everything is worked all the same.
+        """
+        queue = world.queue()
+        names = [f"c{number}x1" for number in range(5)]
+        await world.put(queue, *names)
+        world.clock.advance(5)
+        await world.put(queue, "urgent1", urgent=True)
+        leases = [await take(queue, 1, limit=1) for _ in range(6)]
+        order = [lease.id for (lease,) in leases]
+        assert sorted(order) == sorted([*names, "urgent1"])
+        if backend in BY_PRIORITY:
+            assert order[0] == "urgent1"
+
+    async def test_nothing_starves(self, world: World, backend: str) -> None:
+        """However much comes that is urgent, what has waited half a minute longer goes before it."""
+        queue = world.queue()
+        await world.put(queue, "old1")
+        world.clock.advance(31)
+        await world.put(queue, *(f"u{number}x1" for number in range(5)), urgent=True)
+        taken = [lease.id for _ in range(6) for lease in await take(queue, 1, limit=1)]
+        assert len(set(taken)) == 6
+        if backend in BY_PRIORITY:
+            assert taken[0] == "old1"
+
+    async def test_a_later_turn_waits_however_urgent(self, world: World) -> None:
+        """Turns of one conversation stay in order."""
+        queue = world.queue()
+        await world.put(queue, "a1")
+        await world.put(queue, "a2", urgent=True)
+        (first,) = await take(queue, 1)
+        assert first.id == "a1"
+        assert await nothing(queue)
+        await world.ack(queue, first)
+        assert ids(await take(queue, 1)) == {"a2"}
+
+    async def test_what_is_urgent_is_not_taken_for_left(self, world: World) -> None:
+        """Another revision takes over what has been left, and not what is only ahead of its time."""
+        own, other = world.queue("rown"), world.queue("rother")
+        await world.put(own, "a1", urgent=True)
+        assert await nothing(other)
+        assert ids(await take(own, 1)) == {"a1"}
+
+
 class TestEnding:
     async def test_a_retry_waits_and_counts(self, world: World) -> None:
         """A failed item comes back after its pause, not before, with one more try and the error's name."""
@@ -378,7 +430,7 @@ class TestBroker:
         assert isinstance(queue, BrokeredQueue)
         sent: list[list[bytes]] = []
 
-        async def forget(bodies: list[bytes]) -> None:
+        async def forget(bodies: list[bytes], _urgent: set[bytes]) -> None:
             sent.append(bodies)
 
         send, queue._broker.send = queue._broker.send, forget  # type: ignore[method-assign, assignment]
@@ -407,6 +459,58 @@ class TestBroker:
             await take(queue, 1)
         queue._store.claim = claim  # type: ignore[method-assign]
         assert ids(await take(queue, 2)) == {"a1", "b1"}
+
+
+class TestChecklist:
+    async def test_a_round_trip_leaves_nothing(
+        self, world: World, server: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The checklist's task goes through each queue and back; its scratch queue is gone from table and broker."""
+        monkeypatch.setattr("secrets.token_hex", lambda number=8: "ab" * number)
+        name = broker_name(f"checklist-{'ab' * 8}")
+        environ = {"DATABASE_URL": database_url, "CONFIG_DIR": "/nonexistent"}
+        if server:
+            environ |= {"QUEUE_TYPE": server.kind, "QUEUE_URL": server.url}
+        outcome = await queue_round_trip.check(make_subject(environ, None, world.clock))
+        assert outcome.verdict == "PASS", outcome.reason
+        rows = await world.database.read(lambda connection: connection.execute(select(tasks.c.id)).all())
+        assert not rows
+        assert not [one for one in await names(world.address) if name in one]
+        outcome = await queue_round_trip.check(make_subject(environ, None, world.clock))
+        assert outcome.verdict == "PASS", "the name can be used again"
+
+
+async def names(address: QueueAddress) -> list[str]:
+    """What the broker has of queues, streams or topics."""
+    if address.type == "redis":
+        client = Redis.from_url(address.url)
+        found = [str(key) for key in await client.keys("*")]
+        await client.aclose()
+        return found
+    if address.type == "kafka":
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka_address(address.url).servers)
+        await admin.start()
+        found = list(await admin.list_topics())
+        await admin.close()
+        return found
+    if address.type == "sqs":
+        at = sqs_address(address.url)
+        async with get_session().create_client("sqs", region_name=at.region, endpoint_url=at.endpoint) as sqs:
+            return list((await sqs.list_queues()).get("QueueUrls", ()))
+    if address.type == "rabbitmq":
+        async with await aio_pika.connect(address.url) as connection:
+            return [name async for name in _declared(connection)]
+    return []
+
+
+async def _declared(connection: Any) -> AsyncIterator[str]:
+    """Which of the scratch queue's names are there: RabbitMQ tells that by name alone."""
+    scratch = broker_name(f"checklist-{'ab' * 8}")
+    for name in (scratch, f"{scratch}.dead"):
+        with contextlib.suppress(ChannelNotFoundEntity):
+            channel = await connection.channel()
+            await channel.declare_queue(name, passive=True)
+            yield name
 
 
 @contextlib.asynccontextmanager

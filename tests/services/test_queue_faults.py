@@ -36,7 +36,7 @@ from supportfleet_runtime.storage.url import parse_database_url
 HERE = Path(__file__).parent
 _brokers = runpy.run_path(str(HERE / "queue_brokers.py"))
 _history = runpy.run_path(str(HERE / "queue_history.py"))
-SERVERS, MissingError = _brokers["SERVERS"], _brokers["MissingError"]
+SERVERS, running = _brokers["SERVERS"], _brokers["running"]
 Accepted, Ended, History, faults = (_history[name] for name in ("Accepted", "Ended", "History", "faults"))
 
 NAME = "ns/agent"
@@ -51,18 +51,8 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module", params=["postgresql", *SERVERS])
 def server(request: pytest.FixtureRequest, unavailable: Any) -> Iterator[Any]:
     """A broker that runs; ``None``: the table alone."""
-    if request.param not in SERVERS:
-        yield None
-        return
-    try:
-        broker = SERVERS[request.param]()
-    except MissingError as error:
-        unavailable(error.what, error.how)
-    try:
-        broker.start()
+    with running(request.param, unavailable) as broker:
         yield broker
-    finally:
-        broker.remove()
 
 
 class Fleet:

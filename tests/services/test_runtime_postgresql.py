@@ -28,6 +28,10 @@ TAKEN_OVER = {
     "test_storage.py": ("TestDatabase", "TestMigration"),
     "test_queue.py": ("setup", "TestLeasing", "TestOrder", "TestEnding"),
     "test_conversations.py": ("desk", "TestIntake", "TestTurns", "TestViews"),
+    "test_audit.py": ("TestWhatIsRecorded", "TestAppendOnly"),
+    "test_escalations.py": ("calls", "TestCalling", "TestHandling"),
+    "test_erasure.py": ("erasure", "TestErasing", "TestUnderWay"),
+    "test_retention.py": ("retention", "TestSweep"),
     "test_app.py": ("TestSharing", "TestCrashes"),
     "test_gateway.py": ("agent", "TestMessages", "TestFuzz"),
 }

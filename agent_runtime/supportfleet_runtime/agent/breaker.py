@@ -72,6 +72,13 @@ class CircuitBreaker:
         self._probing = False
         self.state = State.CLOSED
 
+    @property
+    def would_admit(self) -> bool:
+        """Whether there would be a permit now, without taking it."""
+        if self.state is State.OPEN:
+            return self._clock() - self._opened_at >= self._pause
+        return not self._probing
+
     def admit(self) -> Permit | None:
         """A permit, or none while the dependency is to be left alone."""
         if self.state is State.OPEN and self._clock() - self._opened_at >= self._pause:

@@ -15,6 +15,7 @@ from supportfleet_runtime.errors import ProviderError
 
 SERVICE_FAILURES: Final = frozenset({"authentication", "malformed", "server_error", "timeout", "unreachable"})
 MODEL_FAILURES: Final = frozenset({"overloaded", "rate_limited", "unknown_model"})
+CIRCUIT_OPEN: Final = "circuit_open"
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Guard:
         """Leave for a call; raises ``ProviderError`` (``circuit_open``) where there is none."""
         service = self.service.admit()
         if service is None:
-            raise ProviderError("circuit_open", "the service failed too often of late")
+            raise ProviderError(CIRCUIT_OPEN, "the service failed too often of late")
         model = self.model.admit()
         if model is None:
             service.dropped()
-            raise ProviderError("circuit_open", "the model failed too often of late")
+            raise ProviderError(CIRCUIT_OPEN, "the model failed too often of late")
         return Leave(service, model)

@@ -3,13 +3,18 @@
 =====  ==================================================
 level  who answers
 =====  ==================================================
-0      the language model
+0      the language model, with its tools
+1      the language model without its tools
 2      the fallback model
 3      an earlier answer to the very same question
 4      nobody: the agent's generic message
 =====  ==================================================
 
-(1 is the language model without its tools; an agent whose model has none never stands there.)
+Where no tools are configured, the language model without tools is the best there is: level 0. Level 1 is for what is
+wrong with the tools (too many calls, a service that doesn't answer), so it is left out where the model itself failed:
+asking it once more would be a second owner of its retries.
+
+What tools found out or did for a message is told to every rung below, and never kept as an answer to others.
 
 Each rung has the time that those above it left, and never more than its own limit, so a reply takes no longer than the
 budget, whatever fails and however. The rungs don't repeat anything: a provider owns its retries.
@@ -22,12 +27,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
-from supportfleet_runtime.agent.providers.port import Completion, Prompt, Provider
+from supportfleet_runtime.agent.guard import CIRCUIT_OPEN, MODEL_FAILURES, SERVICE_FAILURES
+from supportfleet_runtime.agent.prompt import with_tools, without_tools
+from supportfleet_runtime.agent.providers.port import Completion, Prompt, Provider, ToolUser
+from supportfleet_runtime.agent.toolbox import ToolSession
 from supportfleet_runtime.errors import ProviderError
+from supportfleet_runtime.observability.tracing import Field, span
 
 log = structlog.get_logger()
 
@@ -37,7 +46,9 @@ LEAST_SECONDS: Final = 0.5
 CACHE_SECONDS: Final = 3600.0
 CACHE_SIZE: Final = 1000
 
-BEST, FALLBACK_MODEL, CACHED, GENERIC = 0, 2, 3, 4
+BEST, WITHOUT_TOOLS, FALLBACK_MODEL, CACHED = 0, 1, 2, 3
+MODEL_IS_DOWN: Final = SERVICE_FAILURES | MODEL_FAILURES | {CIRCUIT_OPEN}
+"""Reasons for which the same model need not be asked once more, without its tools."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,17 @@ class Rung:
 
     level: int
     provider: Provider
+    uses_tools: bool = False
+    """Whether the provider is a ``ToolUser``."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An answer, and the level it is from."""
+    """An answer, the level it is from, and whether the model had tools."""
 
     completion: Completion
     level: int
+    tools_enabled: bool = False
 
 
 class AnswerCache:
@@ -102,29 +116,57 @@ class Ladder:
         self._budget = budget
         self._clock = clock
 
-    async def ask(self, prompt: Prompt, task_id: str) -> Found | None:
+    async def ask(self, prompt: Prompt, task_id: str, tools: ToolSession | None = None) -> Found | None:
         """The best answer to be had; none where only the generic message is left."""
         deadline = self._clock() + self._budget
+        has_tools = tools is not None and bool(tools.specs)
+        failure = ""
         for rung in self._rungs:
+            if _is_left_out(rung, has_tools=has_tools, failure=failure):
+                continue
             left = deadline - self._clock()
             if left < LEAST_SECONDS:
                 log.warning("budget_spent", task_id=task_id, level=rung.level)
                 break
-            try:
-                completion = await rung.provider.complete(prompt, within=left)
-            except ProviderError as error:
-                log.warning("provider_failed", task_id=task_id, level=rung.level, reason=error.reason)
-                continue
-            if self._cache:
-                self._cache.keep(prompt, completion)
-            return Found(completion, rung.level)
-        cached = self._cache.find(prompt) if self._cache else None
+            with span("rung", {Field.LEVEL: rung.level}) as standing:
+                try:
+                    found = await _ask_rung(rung, prompt, tools if has_tools else None, left)
+                except ProviderError as error:
+                    failure = error.reason
+                    standing.fail(error.reason)
+                    log.warning("provider_failed", task_id=task_id, level=rung.level, reason=error.reason)
+                    continue
+            if self._cache and not (tools and tools.results):
+                self._cache.keep(prompt, found.completion)
+            return found
+        if tools and tools.results:  # an earlier answer knows nothing of them
+            return None
+        with span("rung", {Field.LEVEL: CACHED}) as standing:
+            cached = self._cache.find(prompt) if self._cache else None
+            standing.note(Field.FOUND, cached is not None)
         return Found(cached, CACHED) if cached else None
 
     async def close(self) -> None:
         """Let go of connections."""
-        for rung in self._rungs:
-            await rung.provider.close()
+        for provider in {id(rung.provider): rung.provider for rung in self._rungs}.values():
+            await provider.close()
+
+
+def _is_left_out(rung: Rung, *, has_tools: bool, failure: str) -> bool:
+    """Whether a rung has nothing to add to those above it."""
+    return rung.level == WITHOUT_TOOLS and (not has_tools or failure in MODEL_IS_DOWN)
+
+
+async def _ask_rung(rung: Rung, prompt: Prompt, tools: ToolSession | None, left: float) -> Found:
+    if tools is None:
+        return Found(await rung.provider.complete(prompt, within=left), rung.level)
+    if not rung.uses_tools:
+        return Found(await rung.provider.complete(without_tools(prompt, tools.results), within=left), rung.level)
+    if not tools.available:
+        raise ProviderError("tools_unavailable", "their circuit breaker is open")
+    provider = cast("ToolUser", rung.provider)
+    told = with_tools(prompt, tools.left, tools.results)
+    return Found(await provider.complete_with_tools(told, tools, within=left), rung.level, tools_enabled=True)
 
 
 def _key(prompt: Prompt) -> bytes:

@@ -121,7 +121,7 @@ class ModelFollower:
             classifier = await asyncio.to_thread(self._load, path)
         except ModelLoadError as error:
             await self._refuse(wanted, error.reason, str(error))
-        except Exception as error:
+        except Exception as error:  # whatever the files make a library raise: the model in use stays in use
             log.exception("model_load_failed", version=wanted.version, digest=wanted.digest)
             await self._refuse(wanted, ModelLoadError.reason, type(error).__name__)
         else:

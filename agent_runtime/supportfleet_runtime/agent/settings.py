@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from supportfleet_runtime.agent.orders import OrderBook, sample_order_book
+from supportfleet_runtime.agent.toolbox import MAX_CALLS, ToolName
 from supportfleet_runtime.errors import Problem
 
 DEFAULT_CONFIG_FILE: Final = "agent_config.json"
@@ -52,6 +54,47 @@ class RuleSettings(_Section):
     password_reset_url: WebAddress = "https://shop.example.com/password-reset"  # noqa: S105 - a page, no password
 
 
+Amount = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=2)]
+PerDay = Annotated[int, Field(ge=0, le=1000)]
+
+
+class RefundToolSettings(_Section):
+    """How much the agent may pay back by itself, in the order's currency."""
+
+    max_amount: Amount = Field(default=Decimal(200), description="of one refund; dearer ones are a person's alone")
+    approval_above: Amount = Field(default=Decimal(100), description="dearer ones are filed for a person's approval")
+    per_customer_per_day: Amount = Field(default=Decimal(200), description="in all; what exceeds it is filed, too")
+
+
+class TicketToolSettings(_Section):
+    """How many tickets the agent may open."""
+
+    per_customer_per_day: PerDay = 10
+
+
+class PasswordResetToolSettings(_Section):
+    """How often the agent may start a reset."""
+
+    per_customer_per_day: PerDay = 3
+
+
+class AddressChangeToolSettings(_Section):
+    """How often the agent may change where orders go."""
+
+    per_customer_per_day: PerDay = 5
+
+
+class ToolSettings(_Section):
+    """What the language model may do by itself, and within which limits."""
+
+    enabled: frozenset[ToolName] = frozenset(get_args(ToolName))
+    max_calls: int = Field(default=MAX_CALLS, ge=0, le=MAX_CALLS, description="for one message")
+    refund: RefundToolSettings = RefundToolSettings()
+    create_ticket: TicketToolSettings = TicketToolSettings()
+    address_change: AddressChangeToolSettings = AddressChangeToolSettings()
+    password_reset: PasswordResetToolSettings = PasswordResetToolSettings()  # a section, no password
+
+
 class PriceSettings(_Section):
     """What a language model costs, in US dollars for a million tokens."""
 
@@ -66,7 +109,7 @@ class AgentSettings(_Section):
     greeting: Reply = "Hello! How can I help you today?"
     system_prompt: Annotated[str, Field(min_length=1, max_length=100_000)] = (
         "You are a customer-support agent. Answer briefly, kindly and truthfully, in the customer's language. "
-        "You can't see orders or accounts and can't carry anything out: never claim that you did. "
+        "Never claim to have done what you have not done. "
         "Where you are not sure, offer to hand over to a person."
     )
     fallback_reply: Reply = (
@@ -75,8 +118,12 @@ class AgentSettings(_Section):
     )
     escalation_reply: Reply = "I've passed this conversation to a colleague, who will get back to you here."
     confidence_threshold: float | None = Field(default=None, ge=0, le=1)
+    long_intents: frozenset[Annotated[str, Field(min_length=1, max_length=64)]] = Field(
+        default=frozenset({"detailed_history"}), description="answered as tasks, apart from what takes seconds"
+    )
     history: HistorySettings = HistorySettings()
     rules: RuleSettings = RuleSettings()
+    tools: ToolSettings = ToolSettings()
     prices: dict[Annotated[str, Field(min_length=1, max_length=200)], PriceSettings] = Field(
         default_factory=dict, description="beside the list prices, and instead of them"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -26,6 +26,8 @@ class Exchange:
 
     text: str
     reply: str | None
+    number: int = field(default=0, compare=False)
+    """Which turn of the conversation it is."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,20 @@ class Turn:
     escalated: bool = False
     has_later: bool = False
     """Whether the customer has written more since."""
+    is_retry: bool = False
+    """Whether an earlier attempt at the message may have used tools."""
+    is_copy: bool = False
+    """Whether nothing may last of it: the original is answered elsewhere."""
+    revision: int = 0
+    """Counts what changed earlier turns."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Something the agent tried to do, and how that ended; a person who takes over should know."""
+
+    tool: str
+    outcome: str
 
 
 @dataclass(frozen=True)
@@ -59,3 +75,7 @@ class Answer:
     pending: Pending | None = None
     escalate: bool = False
     """A person is called now; that a conversation already was with one shows in the conversation."""
+    later: bool = False
+    """The answer takes long: it is worked out apart from the others, and this one is no reply."""
+    attempts: tuple[Attempt, ...] = ()
+    """What was tried before; kept where a person is called."""

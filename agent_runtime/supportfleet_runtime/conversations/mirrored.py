@@ -1,9 +1,9 @@
 """Mirrored messages: copies of real ones that a proxy sends to a canary, whose answers it throws away.
 
 The agent works them as any other, so that its figures can be compared; nothing lasts of them. They are not stored, so
-they have no task, are not queued and can't be retried; no person is called and no question is left open. What the agent
-is shown of a continued conversation is what the database holds when the copy arrives. The original is on its way at the
-same time, so turns that have no reply yet are left out: one of them is this very message.
+they have no task, are not queued and can't be retried; no person is called, no question is left open, and tools change
+nothing. What the agent is shown of a continued conversation is what the database holds when the copy arrives. The
+original is on its way at the same time, so turns that have no reply yet are left out: one of them is this very message.
 
 The counterpart of this is cost: a language model is paid for copies too.
 """
@@ -65,4 +65,5 @@ def _turn(incoming: Incoming, found: ConversationRecord | None = None, pending: 
         history=tuple(history),
         pending=pending,
         escalated=found.escalated if found else False,
+        is_copy=True,
     )

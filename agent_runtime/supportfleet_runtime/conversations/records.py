@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 TaskState = Literal["queued", "running", "done", "failed"]
+CallbackState = Literal["waiting", "delivering", "delivered", "failed"]
+
+
+@dataclass(frozen=True)
+class Callback:
+    """Who is to be told that a task has ended."""
+
+    id: str
+    kind: str
+    target: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CallbackRecord:
+    """What became of a callback. ``error`` is why the last attempt failed."""
+
+    kind: str
+    state: CallbackState
+    tries: int
+    error: str | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Once:
+    """A key that a message has from its sender, and a digest of what they sent with it."""
+
+    key: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -21,6 +50,12 @@ class Incoming:
     """Whether the message opens the conversation."""
     text: str
     received_at: datetime
+    trace: str | None = None
+    """What continues the trace of the request."""
+    callback: Callback | None = None
+    urgent: bool = False
+    """Whether the caller says that it goes before others."""
+    once: Once | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +74,25 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Deferred:
+    """What stands for a reply that takes long: the customer is told later."""
+
+    intent: str
+
+
+Outcome = Reply | Deferred
+"""What a request that waits is told."""
+
+
+@dataclass(frozen=True)
+class Long:
+    """A long task's own facts. ``progress`` is in percent; ``result`` is there once the task is done."""
+
+    progress: int
+    result: Any
+
+
+@dataclass(frozen=True)
 class TaskRecord:
     """A task as its customer may know it. ``reply`` is there once it ended."""
 
@@ -49,6 +103,8 @@ class TaskRecord:
     created_at: datetime
     finished_at: datetime | None
     reply: Reply | None
+    long: Long | None = None
+    callback: CallbackRecord | None = None
 
 
 @dataclass(frozen=True)

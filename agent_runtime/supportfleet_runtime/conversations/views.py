@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select
+import orjson
+from sqlalchemy import Connection, Select, and_, or_, select
 
+from supportfleet_runtime.agent.classifier import OTHER
 from supportfleet_runtime.agent.rules import Pending
-from supportfleet_runtime.conversations.records import ConversationRecord, MessageRecord, Reply, TaskRecord, TaskState
+from supportfleet_runtime.conversations.records import (
+    CallbackRecord,
+    CallbackState,
+    ConversationRecord,
+    Deferred,
+    Long,
+    MessageRecord,
+    Outcome,
+    Reply,
+    TaskRecord,
+    TaskState,
+)
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import (
@@ -17,13 +30,22 @@ from supportfleet_runtime.storage.schema import (
     DEAD,
     DONE,
     LEASED,
+    LONG,
     READY,
+    callbacks,
     conversations,
+    long_tasks,
     messages,
     tasks,
 )
 
-_STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
+STATES: Mapping[str, TaskState] = {READY: "queued", LEASED: "running", DONE: "done", DEAD: "failed"}
+_CALLBACK_STATES: Mapping[str, CallbackState] = {
+    READY: "waiting",
+    LEASED: "delivering",
+    DONE: "delivered",
+    DEAD: "failed",
+}
 
 
 class Views:
@@ -74,7 +96,12 @@ class Views:
 
     async def task(self, task_id: str, customer_id: str | None) -> TaskRecord:
         """A task, with its reply once it ended."""
-        query = _tasks().where(tasks.c.id == task_id, conversations.c.scope == self._scope)
+        query = (
+            _tasks(*_LONG_COLUMNS, *_CALLBACK_COLUMNS)
+            .outerjoin(long_tasks, long_tasks.c.id == tasks.c.id)
+            .outerjoin(callbacks, callbacks.c.task_id == tasks.c.id)
+            .where(tasks.c.id == task_id, conversations.c.scope == self._scope)
+        )
         if customer_id is not None:
             query = query.where(conversations.c.customer_id == customer_id)
         row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
@@ -84,20 +111,35 @@ class Views:
             task_id=row.task_id,
             conversation_id=row.conversation_id,
             message_id=row.message_id,
-            state=_STATES[row.state],
+            state=STATES[row.long_state or row.state],
             created_at=row.task_created_at,
             finished_at=row.finished_at,
-            reply=None if row.text is None else _reply(row, escalated=row.escalated_at is not None),
+            reply=None if row.text is None else stored_reply(row, escalated=row.escalated_at is not None),
+            long=None if row.long_state is None else _long(row),
+            callback=None if row.callback_kind is None else _callback(row),
         )
 
-    async def replies(self, task_ids: Collection[str]) -> Mapping[str, Reply]:
-        """The replies of those tasks that have one."""
-        query = _tasks().where(tasks.c.id.in_(task_ids), messages.c.text.is_not(None))
+    async def replies(self, task_ids: Collection[str]) -> Mapping[str, Outcome]:
+        """The replies of those tasks that have one, and which tasks take long."""
+        is_known = or_(messages.c.text.is_not(None), tasks.c.state == LONG)
+        query = _tasks().where(tasks.c.id.in_(task_ids), is_known)
         rows = await self._database.read(lambda connection: connection.execute(query).all())
-        return {row.task_id: _reply(row, escalated=row.escalated_at is not None) for row in rows}
+        return {
+            row.task_id: Deferred(OTHER)
+            if row.text is None
+            else stored_reply(row, escalated=row.escalated_at is not None)
+            for row in rows
+        }
 
 
-def _tasks() -> Select[Any]:
+_LONG_COLUMNS = (long_tasks.c.state.label("long_state"), long_tasks.c.progress, long_tasks.c.result)
+
+_CALLBACK_COLUMNS = tuple(
+    callbacks.c[name].label(f"callback_{name}") for name in ("kind", "state", "tries", "error", "finished_at")
+)
+
+
+def _tasks(*more: Any) -> Select[Any]:
     """Tasks with their customer's message and the agent's reply, where there is one."""
     asked = messages.alias("asked")
     return (
@@ -112,10 +154,25 @@ def _tasks() -> Select[Any]:
             *(messages.c[name] for name in ("text", "intent", "confidence", "source", "model")),
             messages.c.tools_enabled,
             messages.c.fallback_level,
+            *more,
         )
         .join(conversations, conversations.c.id == tasks.c.conversation_id)
         .join(asked, _of_turn(asked, CUSTOMER))
         .outerjoin(messages, _of_turn(messages, AGENT))
+    )
+
+
+def _long(row: Any) -> Long:
+    return Long(row.progress, orjson.loads(row.result) if row.result and row.long_state == DONE else None)
+
+
+def _callback(row: Any) -> CallbackRecord:
+    return CallbackRecord(
+        kind=row.callback_kind,
+        state=_CALLBACK_STATES[row.callback_state],
+        tries=row.callback_tries,
+        error=row.callback_error,
+        finished_at=row.callback_finished_at,
     )
 
 
@@ -130,11 +187,12 @@ def _message(row: Any, *, escalated: bool) -> MessageRecord:
         role=row.role,
         text=row.text,
         created_at=row.created_at,
-        reply=_reply(row, escalated=escalated) if row.role == AGENT else None,
+        reply=stored_reply(row, escalated=escalated) if row.role == AGENT else None,
     )
 
 
-def _reply(row: Any, *, escalated: bool) -> Reply:
+def stored_reply(row: Any, *, escalated: bool) -> Reply:
+    """A reply from its row of ``messages``."""
     return Reply(
         text=row.text,
         intent=row.intent,

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from supportfleet_runtime.conversations.records import Reply
+from supportfleet_runtime.conversations.records import Outcome
 from supportfleet_runtime.errors import StorageError
 
 log = structlog.get_logger()
@@ -22,38 +22,41 @@ POLL_SECONDS: Final = 1.0
 
 
 class Waiters:
-    """Who waits for which task. ``look_up`` finds the replies of those tasks that have ended."""
+    """Who waits for which task. ``look_up`` finds the replies of those tasks that have one, or take long."""
 
     def __init__(
-        self, look_up: Callable[[Collection[str]], Awaitable[Mapping[str, Reply]]], *, poll: float = POLL_SECONDS
+        self, look_up: Callable[[Collection[str]], Awaitable[Mapping[str, Outcome]]], *, poll: float = POLL_SECONDS
     ) -> None:
         self._look_up = look_up
         self._poll = poll
-        self._futures: dict[str, asyncio.Future[Reply]] = {}
+        self._futures: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._look = asyncio.Event()
         self._heard: set[str] = set()
 
     @contextlib.asynccontextmanager
-    async def waiting(self, task_id: str) -> AsyncIterator[asyncio.Future[Reply]]:
-        """The future reply of a task. Enter before the task is stored, so that nothing is missed."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._futures[task_id] = future
+    async def waiting(self, task_id: str) -> AsyncIterator[asyncio.Future[Outcome]]:
+        """The future outcome of a task. Enter before the task is stored, so that nothing is missed."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiting = self._futures.setdefault(task_id, [])
+        waiting.append(future)
         try:
             yield future
         finally:
-            del self._futures[task_id]
+            waiting.remove(future)
+            if not waiting:
+                del self._futures[task_id]
 
     def __contains__(self, task_id: str) -> bool:
         return task_id in self._futures
 
-    def resolve(self, task_id: str, reply: Reply) -> None:
-        """The task has ended with ``reply``."""
-        future = self._futures.get(task_id)
-        if future is not None and not future.done():
-            future.set_result(reply)
+    def resolve(self, task_id: str, outcome: Outcome) -> None:
+        """What became of the task: its reply, or that it takes long."""
+        for future in self._futures.get(task_id, ()):
+            if not future.done():
+                future.set_result(outcome)
 
     def hear(self, task_ids: Collection[str]) -> None:
-        """Other processes say that these tasks have ended."""
+        """Others say that these tasks have ended, or may have: they are looked up at once."""
         heard = self._futures.keys() & task_ids
         if heard:
             self._heard |= heard
@@ -80,5 +83,5 @@ class Waiters:
         except StorageError as error:
             log.warning("replies_not_looked_up", reason=str(error))
             return
-        for task_id, reply in ended.items():
-            self.resolve(task_id, reply)
+        for task_id, outcome in ended.items():
+            self.resolve(task_id, outcome)

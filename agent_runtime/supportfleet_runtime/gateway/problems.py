@@ -1,6 +1,7 @@
 """Errors as RFC 9457 ``application/problem+json``: every response that is an error is one.
 
-``type`` is a URN that programs may rely on; ``errors`` names the places in the body, as JSON pointers in a fragment.
+``type`` is a URN that programs may rely on; ``errors`` names the places in the body, as JSON pointers in a fragment;
+``request_id`` is the one that the logs know the request by.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from supportfleet_runtime.errors import NotFoundError, StorageUnavailableError, SupportfleetError
+from supportfleet_runtime.gateway.request_ids import request_id
 
 log = structlog.get_logger()
 
@@ -41,13 +43,14 @@ class HttpProblemError(SupportfleetError):
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self) -> web.Response:
+    def response(self, request: web.Request) -> web.Response:
         """The problem document."""
         body: dict[str, Any] = {
             "type": f"urn:supportfleet:problem:{self.kind}",
             "title": self.status.phrase,
             "status": self.status.value,
             "detail": self.detail,
+            "request_id": request_id(request),
         }
         if self.errors:
             body["errors"] = [{"pointer": error.pointer, "detail": error.detail} for error in self.errors]
@@ -62,18 +65,18 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     try:
         return await handler(request)
     except HttpProblemError as problem:
-        return problem.response()
+        return problem.response(request)
     except NotFoundError as error:
-        return HttpProblemError(HTTPStatus.NOT_FOUND, "not-found", str(error)).response()
+        return HttpProblemError(HTTPStatus.NOT_FOUND, "not-found", str(error)).response(request)
     except StorageUnavailableError as error:
-        log.warning("storage_unavailable", reason=str(error))
-        return unavailable("the database can't be reached").response()
+        log.warning("storage_unavailable", reason=str(error), request_id=request_id(request))
+        return unavailable("the database can't be reached").response(request)
     except web.HTTPException as error:
-        return _of_aiohttp(error).response()
+        return _of_aiohttp(error).response(request)
     except Exception:
-        log.exception("request_failed", method=request.method, route=_route(request))
+        log.exception("request_failed", method=request.method, route=_route(request), request_id=request_id(request))
         detail = "something went wrong here; it was logged"
-        return HttpProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail).response()
+        return HttpProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail).response(request)
 
 
 def unavailable(detail: str) -> HttpProblemError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,41 +14,52 @@ import orjson
 import structlog
 from aiohttp import web
 
+from supportfleet_runtime.callbacks.settings import CallbackSettings
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.mirrored import Mirrored
-from supportfleet_runtime.conversations.records import Incoming, Reply
+from supportfleet_runtime.conversations.records import Deferred, Incoming, Once, Outcome, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
-from supportfleet_runtime.errors import NotFoundError, StorageError
+from supportfleet_runtime.errors import KeyReusedError, StorageError
+from supportfleet_runtime.gateway import answers
+from supportfleet_runtime.gateway.authentication import check_speaks_for
+from supportfleet_runtime.gateway.callback_requests import read_callback
+from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier
+from supportfleet_runtime.gateway.idempotency import PARAMETER as IDEMPOTENCY_KEY
+from supportfleet_runtime.gateway.idempotency import REPLAYED, read_once
+from supportfleet_runtime.gateway.limiting import Limits
 from supportfleet_runtime.gateway.measuring import INTENT
 from supportfleet_runtime.gateway.mirroring import is_mirrored
-from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError, unavailable
+from supportfleet_runtime.gateway.problems import HttpProblemError, unavailable
+from supportfleet_runtime.gateway.queries import CUSTOMER, TURNS, path_id, query_customer, query_turns
+from supportfleet_runtime.gateway.request_ids import request_id
 from supportfleet_runtime.gateway.schema import (
     MessageRequest,
+    PlainMessageRequest,
     accepted_json,
     answer_json,
     conversation_json,
-    is_customer_id,
     read_message,
     task_json,
 )
 from supportfleet_runtime.health import Check, check
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import span, traceparent
 from supportfleet_runtime.storage.ids import new_id
 
 log = structlog.get_logger()
 
-DEFAULT_TURNS: Final = 100
-MAX_TURNS: Final = 500
-ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Z]{26}")
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)
 class Gateway:
     """What the endpoints use. ``patience`` is how long a message may take to be stored, ``limit`` to be answered."""
 
+    limits: Limits
     intake: Intake
-    mirrored: Mirrored
+    mirrored: Mirrored | None
+    """None where no messages are worked."""
     waiters: Waiters
     views: Views
     metrics: Metrics
@@ -59,43 +69,143 @@ class Gateway:
     """Whether messages can be taken: not before the schema is there."""
     limit: float
     patience: float
+    callbacks: CallbackSettings
     now: Callable[[], datetime]
 
-    def add_routes(self, app: web.Application) -> None:
-        """Serve all endpoints with ``app``."""
-        app.router.add_post("/v1/messages", self.post_message)
-        app.router.add_get("/v1/tasks/{task_id}", self.get_task)
-        app.router.add_get("/v1/conversations/{conversation_id}", self.get_conversation)
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/metrics", self.get_metrics)
+    def endpoints(self) -> list[Endpoint]:
+        """The table of what customers are served."""
+        task, conversation = identifier("task_id", "task"), identifier("conversation_id", "conversation")
+        return [
+            Endpoint(
+                "POST",
+                "/v1/messages",
+                self.post_message,
+                "postMessage",
+                "Send a customer's message, and wait for its answer.",
+                {
+                    200: Answer("The answer.", answers.MessageAnswer),
+                    202: Answer(
+                        "It is stored; the answer takes longer.",
+                        answers.MessageAccepted,
+                        headers={"Location": "The task.", "Retry-After": "Seconds until it is worth asking."},
+                    ),
+                },
+                problems={
+                    403: "The token is another customer's, or asks for a callback.",
+                    404: "The conversation does not exist, or is another customer's.",
+                },
+                parameters=(IDEMPOTENCY_KEY,),
+                body=MessageRequest if self.callbacks.kinds else PlainMessageRequest,
+            ),
+            Endpoint(
+                "GET",
+                "/v1/tasks/{task_id}",
+                self.get_task,
+                "getTask",
+                "Tell how far a message is, and its answer once there is one.",
+                {200: Answer("The task.", answers.Task)},
+                problems={404: "It does not exist, or is another customer's."},
+                parameters=(task, CUSTOMER),
+            ),
+            Endpoint(
+                "GET",
+                "/v1/conversations/{conversation_id}",
+                self.get_conversation,
+                "getConversation",
+                "Tell a conversation's latest messages.",
+                {200: Answer("The conversation.", answers.Conversation)},
+                problems={
+                    404: "It does not exist, or is another customer's.",
+                    422: "The query is not as documented.",
+                },
+                parameters=(conversation, CUSTOMER, TURNS),
+            ),
+        ]
+
+    def probes(self) -> list[Endpoint]:
+        """The table of what Kubernetes and Prometheus are told."""
+        ready = answers.ReadinessReport
+        return [
+            Endpoint(
+                "GET",
+                "/healthz",
+                self.healthz,
+                "live",
+                "Tell that the process lives.",
+                {200: Answer("It does.", answers.Liveness)},
+                access=Access.OPEN,
+            ),
+            Endpoint(
+                "GET",
+                "/readyz",
+                self.readyz,
+                "ready",
+                "Tell whether messages should be sent here, and why not.",
+                {200: Answer("They should.", ready), 503: Answer("They should not.", ready)},
+                access=Access.OPEN,
+            ),
+            Endpoint(
+                "GET",
+                "/metrics",
+                self.get_metrics,
+                "metrics",
+                "Tell Prometheus figures.",
+                {200: Answer("Prometheus's text format.", media_type=EXPOSITION)},
+                access=Access.OPEN,
+            ),
+        ]
 
     async def post_message(self, request: web.Request) -> web.Response:
         """Take a message in, and wait for its answer."""
         started = time.perf_counter()
         if not self.is_open():
             raise unavailable("the agent is starting")
-        incoming = self._incoming(await read_message(request))
-        if is_mirrored(request.headers.get("Host", "")):
+        message = await read_message(request)
+        check_speaks_for(request, message.customer_id)
+        mirrored = is_mirrored(request.headers.get("Host", ""))
+        await self.limits.charge(request, message.customer_id, mirrored=mirrored)
+        incoming = self._incoming(request, message, None if mirrored else read_once(request, message))
+        if mirrored:
             return await self._answer_mirrored(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
-            await self._accept(incoming)
+            accepted = await self._accept(incoming)
+            outcome = await self._outcome(future, started) if accepted is incoming else None
+        if accepted is not incoming:  # sent again: the first one's answer is this one's
+            async with self.waiters.waiting(accepted.task_id) as future:
+                self.waiters.hear([accepted.task_id])
+                outcome = await self._outcome(future, started)
+        response = self._respond(request, accepted, outcome, time.perf_counter() - started)
+        if accepted is not incoming:
+            response.headers[REPLAYED] = "true"
+        return response
+
+    async def _outcome(self, future: asyncio.Future[Outcome], started: float) -> Outcome | None:
+        """What became of the task, or nothing yet when the time is over."""
+        with span("reply"):
             try:
                 async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
-                    reply = await future
+                    return await future
             except TimeoutError:
-                reply = None
-        latency = time.perf_counter() - started
+                return None
+
+    def _respond(
+        self, request: web.Request, incoming: Incoming, outcome: Outcome | None, latency: float
+    ) -> web.Response:
+        """The answer, or where it will be found."""
         self.metrics.response_latency.observe(latency)
+        if isinstance(outcome, Reply):
+            return _answered(request, incoming, outcome, latency)
+        if isinstance(outcome, Deferred):
+            request[INTENT] = outcome.intent
         ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
-        if reply is None:
-            log.info("message_queued", **ids)
-            headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
-            return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
-        return _answered(request, incoming, reply, latency)
+        log.info("message_queued", **ids, request_id=request_id(request))
+        headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
+        return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
 
     async def _answer_mirrored(self, request: web.Request, incoming: Incoming, started: float) -> web.Response:
         """Answer a copy at once: nothing of it is stored, so it is never left to the queue."""
+        if self.mirrored is None:
+            raise unavailable("copies of messages are answered where messages are worked: this is a gateway alone")
         try:
             async with asyncio.timeout(max(0.0, self.limit - (time.perf_counter() - started))):
                 reply = await self.mirrored.answer(incoming)
@@ -107,14 +217,16 @@ class Gateway:
 
     async def get_task(self, request: web.Request) -> web.Response:
         """How far a message is, and its answer once there is one."""
-        task = await self.views.task(_id(request, "task_id"), _customer(request))
+        customer = query_customer(request)
+        await self.limits.charge(request, customer)
+        task = await self.views.task(path_id(request, "task_id"), customer)
         return _json(task_json(task))
 
     async def get_conversation(self, request: web.Request) -> web.Response:
         """A conversation's latest messages."""
-        conversation = await self.views.conversation(
-            _id(request, "conversation_id"), _customer(request), _turns(request)
-        )
+        customer, turns = query_customer(request), query_turns(request)
+        await self.limits.charge(request, customer)
+        conversation = await self.views.conversation(path_id(request, "conversation_id"), customer, turns)
         return _json(conversation_json(conversation))
 
     async def healthz(self, _request: web.Request) -> web.Response:
@@ -133,17 +245,19 @@ class Gateway:
                 self.metrics.queue_depth.set(await self.depth())
         except (StorageError, TimeoutError):
             self.metrics.queue_depth.set(float("nan"))
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=self.metrics.render(), headers=headers)
+        return web.Response(body=self.metrics.render(), headers={"Content-Type": EXPOSITION})
 
-    async def _accept(self, incoming: Incoming) -> None:
+    async def _accept(self, incoming: Incoming) -> Incoming:
         try:
-            async with asyncio.timeout(self.patience):
-                await self.intake.accept(incoming)
+            with span("accept"):
+                async with asyncio.timeout(self.patience):
+                    return await self.intake.accept(incoming)
+        except KeyReusedError as error:
+            raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "key-reused", str(error)) from error
         except TimeoutError as error:
             raise unavailable("the database is too slow to take the message") from error
 
-    def _incoming(self, message: MessageRequest) -> Incoming:
+    def _incoming(self, request: web.Request, message: MessageRequest, once: Once | None) -> Incoming:
         now = self.now()
         return Incoming(
             task_id=new_id("task", now),
@@ -153,6 +267,10 @@ class Gateway:
             is_new=message.conversation_id is None,
             text=message.text,
             received_at=now,
+            trace=traceparent(),
+            callback=read_callback(request, message.callback, self.callbacks, now),
+            urgent=message.priority == "high",
+            once=once,
         )
 
 
@@ -165,6 +283,7 @@ def _answered(
         "message_answered",
         task_id=incoming.task_id,
         conversation_id=incoming.conversation_id,
+        request_id=request_id(request),
         intent=reply.intent,
         source=reply.source,
         fallback_level=reply.fallback_level,
@@ -172,29 +291,6 @@ def _answered(
         **({"mirrored": True} if mirrored else {}),
     )
     return _json(answer_json(incoming, reply, milliseconds))
-
-
-def _id(request: web.Request, name: str) -> str:
-    given = request.match_info[name]
-    if not ID.fullmatch(given):
-        raise NotFoundError("no such thing: this is no id that was ever given out")
-    return given
-
-
-def _customer(request: web.Request) -> str | None:
-    """The customer whose it must be. One that no message could come from owns nothing."""
-    given = request.query.get("customer_id")
-    if given is not None and not is_customer_id(given):
-        raise NotFoundError("no such customer")
-    return given
-
-
-def _turns(request: web.Request) -> int:
-    given = request.query.get("turns", str(DEFAULT_TURNS))
-    if given.isascii() and given.isdigit() and 1 <= len(given) <= 4 and 1 <= int(given) <= MAX_TURNS:  # noqa: PLR2004
-        return int(given)
-    errors = [FieldError("?turns", f"a whole number from 1 to {MAX_TURNS}")]
-    raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-query", "the query is not as documented", errors)
 
 
 def _json(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from http import HTTPStatus
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from aiohttp import web
@@ -17,6 +18,7 @@ from supportfleet_runtime.conversations.records import (
     Reply,
     TaskRecord,
 )
+from supportfleet_runtime.gateway.callback_requests import CallbackRequest
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
 
 MAX_BODY: Final = 64 * 1024
@@ -24,6 +26,12 @@ MAX_CUSTOMER_ID: Final = 128
 MAX_TEXT: Final = 8_000
 BODY_SECONDS: Final = 15.0
 JSON: Final = "application/json"
+
+
+CUSTOMER_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
+"""``_printable``, for the API's description."""
+TEXT_PATTERN: Final = r"^[^\x00]*[^\s\x00][^\x00]*$"
+"""``_storable``, likewise."""
 
 
 def _printable(value: str) -> str:
@@ -42,17 +50,42 @@ def _storable(value: str) -> str:
 
 def is_customer_id(value: str) -> bool:
     """Whether a customer could have this id: what ``MessageRequest`` takes, without half characters."""
-    return 0 < len(value) <= MAX_CUSTOMER_ID and all(ord(c) >= 32 and not 0xD800 <= ord(c) <= 0xDFFF for c in value)  # noqa: PLR2004
+    return 0 < len(value) <= MAX_CUSTOMER_ID and all(
+        ord(c) >= 32 and ord(c) != 127 and not 0xD800 <= ord(c) <= 0xDFFF  # noqa: PLR2004 - ASCII's controls
+        for c in value
+    )
 
 
-class MessageRequest(BaseModel):
+class PlainMessageRequest(BaseModel):
     """A customer's message."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    customer_id: Annotated[str, Field(min_length=1, max_length=MAX_CUSTOMER_ID), AfterValidator(_printable)]
-    conversation_id: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] | None = None
-    text: Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_storable)]
+    customer_id: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_CUSTOMER_ID, json_schema_extra={"pattern": CUSTOMER_PATTERN}),
+        AfterValidator(_printable),
+    ]
+    conversation_id: (
+        Annotated[
+            str,
+            Field(min_length=1, max_length=64, json_schema_extra={"pattern": CUSTOMER_PATTERN}),
+            AfterValidator(_printable),
+        ]
+        | None
+    ) = None
+    text: Annotated[
+        str,
+        Field(min_length=1, max_length=MAX_TEXT, json_schema_extra={"pattern": TEXT_PATTERN}),
+        AfterValidator(_storable),
+    ]
+    priority: Literal["normal", "high"] = "normal"
+
+
+class MessageRequest(PlainMessageRequest):
+    """A customer's message, and whom to tell when its task has ended."""
+
+    callback: CallbackRequest | None = None
 
 
 async def read_message(request: web.Request) -> MessageRequest:
@@ -127,6 +160,8 @@ def task_json(task: TaskRecord) -> dict[str, Any]:
         "created_at": task.created_at,
         "finished_at": task.finished_at,
         **(reply_json(task.reply) if task.reply else {}),
+        **({"progress": task.long.progress, "result": task.long.result} if task.long else {}),
+        **({"callback": asdict(task.callback)} if task.callback else {}),
     }
 
 

@@ -187,9 +187,9 @@ class ModelCache:
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     def remove(self, digest: str) -> None:
-        """Remove a version. Only with the lock."""
+        """Remove a version, unless it is the one in use. Only with the lock."""
         with translated(self.root):
-            if self.path(digest).exists():
+            if self.current() != digest and self.path(digest).exists():
                 shutil.rmtree(self.path(digest))
 
     def prune(self, keep: int = KEPT_VERSIONS) -> None:

@@ -137,7 +137,7 @@ class Store:
                     return True
             except PreconditionError:
                 return False
-            except (BaseError, NotImplementedError) as error:
+            except (BaseError, NotImplementedError) as error:  # obstore raises the latter for folders
                 if not _knows_no_conditions(error):
                     raise
             await self._store.put_async(path, data, mode="overwrite", use_multipart=False)

@@ -10,7 +10,8 @@ version, and ``current``, as they were.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +107,7 @@ async def keep(settings: SyncSettings, *, versions: int = KEPT_VERSIONS) -> None
     Raises:
         ArtifactError: CacheNotWritable.
     """
-    cache = ModelCache(settings.directory)
-    async with cache.locked(settings.timeout):
+    async with _locked(settings) as cache:
         if cache.current() != settings.digest:
             cache.activate(settings.digest)
         cache.prune(versions)
@@ -119,10 +119,16 @@ async def discard(settings: SyncSettings) -> None:
     Raises:
         ArtifactError: CacheNotWritable.
     """
+    async with _locked(settings) as cache:
+        cache.remove(settings.digest)
+
+
+@asynccontextmanager
+async def _locked(settings: SyncSettings) -> AsyncIterator[ModelCache]:
+    """The volume, to be written to by nobody else meanwhile."""
     cache = ModelCache(settings.directory)
     async with cache.locked(settings.timeout):
-        if cache.current() != settings.digest:
-            cache.remove(settings.digest)
+        yield cache
 
 
 async def _sync_locked(cache: ModelCache, settings: SyncSettings, keep: int) -> Synced:

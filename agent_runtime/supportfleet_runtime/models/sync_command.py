@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from supportfleet_runtime.models.cache import KEPT_VERSIONS
-from supportfleet_runtime.models.errors import ArtifactError, Reason
+from supportfleet_runtime.models.errors import ArtifactError
 from supportfleet_runtime.models.settings import SyncSettings, sync_settings
 from supportfleet_runtime.models.sync import Synced, sync, sync_tested, verify_remote
 
@@ -72,7 +72,7 @@ def self_test(folder: Path) -> None:
     try:
         nlu.load(folder)
     except ModelLoadError as error:
-        raise ArtifactError(Reason(error.reason), str(error)) from error
+        raise ArtifactError(error.reason, str(error)) from error
 
 
 def last_word(word: Mapping[str, str]) -> bytes:

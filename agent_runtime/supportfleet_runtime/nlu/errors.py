@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supportfleet_runtime.errors import SupportfleetError
+from supportfleet_runtime.models.errors import Reason
 
 SHOWN_PROBLEMS = 20
 
@@ -41,11 +42,11 @@ class TrainingError(NluError):
 class ModelLoadError(NluError):
     """This folder does not hold a model that can be run."""
 
-    reason = "LoadFailed"
-    """As ``Reason`` of an ``ArtifactError``: one word for metrics and conditions."""
+    reason = Reason.LOAD_FAILED
+    """As of an ``ArtifactError``: one word for metrics and conditions."""
 
 
 class SelfTestError(ModelLoadError):
     """The model runs, but does not answer as it did when it was trained."""
 
-    reason = "SelfTestFailed"
+    reason = Reason.SELF_TEST_FAILED

@@ -65,7 +65,7 @@ def parse_settings(data: bytes) -> ModelSettings:
     try:
         return ModelSettings.model_validate_json(data)
     except ValidationError as error:
-        raise _invalid(SETTINGS, error) from error
+        raise invalid(SETTINGS, error) from error
 
 
 def parse_labels(data: bytes) -> tuple[str, ...]:
@@ -77,13 +77,14 @@ def parse_labels(data: bytes) -> tuple[str, ...]:
     try:
         labels = TypeAdapter(tuple[str, ...]).validate_json(data)
     except ValidationError as error:
-        raise _invalid(LABELS, error) from error
+        raise invalid(LABELS, error) from error
     if len(set(labels)) != len(labels) or not all(labels):
         raise ModelLoadError(f"{LABELS}: a label is empty or there twice")
     return labels
 
 
-def _invalid(name: str, error: ValidationError) -> ModelLoadError:
+def invalid(name: str, error: ValidationError) -> ModelLoadError:
+    """What is wrong first with one of these files."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return ModelLoadError(f"{name}: {place + ': ' if place else ''}{first['msg']}")

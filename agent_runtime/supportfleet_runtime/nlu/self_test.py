@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from supportfleet_runtime.nlu.errors import ModelLoadError, SelfTestError
-from supportfleet_runtime.nlu.model_file import SELF_TEST, Part, to_json
+from supportfleet_runtime.nlu.errors import SelfTestError
+from supportfleet_runtime.nlu.model_file import SELF_TEST, Part, invalid, to_json
 
 TOLERANCE: Final = 0.02
 """How far a confidence may be off: processors differ in the last digits, other models by far more."""
@@ -76,9 +76,7 @@ def parse_self_test(data: bytes) -> SelfTest:
     try:
         return SelfTest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ModelLoadError(f"{SELF_TEST}: {place + ': ' if place else ''}{first['msg']}") from error
+        raise invalid(SELF_TEST, error) from error
 
 
 def run_self_test(

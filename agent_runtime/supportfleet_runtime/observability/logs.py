@@ -3,7 +3,8 @@
 What customers write reaches no log: events carry ids, codes and durations only. Exceptions are the leak one forgets:
 a driver's message may quote the row, a parser's the text. So an exception is logged as its type and its frames, and
 its message only where it is of our own tree, whose messages are written to be logged. Other libraries' logs pass
-through the same renderer, from "warning" up, because their debug output holds whole requests.
+through the same renderer, from "warning" up, because their debug output holds whole requests. Should a secret that is
+known get into a line all the same, it is masked there.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -19,6 +20,8 @@ import orjson
 import structlog
 
 from supportfleet_runtime.errors import SupportfleetError
+from supportfleet_runtime.observability.masking import masking
+from supportfleet_runtime.observability.tracing import in_hand
 
 MAX_FRAMES: Final = 12
 MAX_CAUSES: Final = 5
@@ -26,8 +29,15 @@ MAX_CAUSES: Final = 5
 ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
-def configure_logging(level: str = "info", stream: TextIO | None = None, **context: str) -> None:
-    """Log from ``level`` up, with ``context`` on every line."""
+def configure_logging(
+    level: str = "info", stream: TextIO | None = None, *, secrets: Iterable[str] = (), **context: str
+) -> None:
+    """Log from ``level`` up, with ``context`` on every line and ``secrets`` masked in each."""
+    mask = masking(secrets)
+
+    def mask_line(_logger: object, _method: str, line: Any) -> str:
+        return mask(line)
+
     number = logging.getLevelNamesMapping()[level.upper()]
     output = stream or sys.stderr
     structlog.contextvars.clear_contextvars()
@@ -36,8 +46,10 @@ def configure_logging(level: str = "info", stream: TextIO | None = None, **conte
             lambda _logger, _method, event: {"event": event.pop("event", None), **context, **event},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            name_trace,
             render_exception,
             render_line,
+            mask_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(output),
@@ -60,6 +72,13 @@ def describe_exception(error: BaseException) -> dict[str, Any]:
     if causes:
         described["causes"] = causes
     return described
+
+
+def name_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace and the span in which this happens, so that one is found by the other."""
+    if ids := in_hand().ids:
+        event["trace_id"], event["span_id"] = ids
+    return event
 
 
 def render_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -2,11 +2,14 @@
 
 One registry for each application, so that two in one process (as in tests) don't share figures. Labels are bounded:
 an intent that is none of the model's labels counts as ``other``, and a status is one of HTTP's codes.
+
+``docs/metrics.md`` holds the table that ``reference()`` renders; a test keeps them in step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +21,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.metrics import MetricWrapperBase
 
 NO_INTENT = "none"
 """The intent of a request that was refused, or has no answer yet."""
@@ -28,6 +32,8 @@ OTHER_MODEL = "other"
 """The label of language models beyond the first few: the service names them, so their number is bounded here."""
 MAX_MODELS = 20
 MAX_MODEL_CHARACTERS = 200
+
+CALLBACK_KINDS = ("webhook", "email")
 
 LATENCY_BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 INFERENCE_BUCKETS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -44,11 +50,14 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.requests = Counter(
-            "agent_request", "Messages by HTTP status and intent.", ["status", "intent"], registry=self.registry
+            "agent_request",
+            "Messages by HTTP status and intent (`none` where there is none).",
+            ["status", "intent"],
+            registry=self.registry,
         )
         self.response_latency = Histogram(
             "agent_response_latency_seconds",
-            "From a message's arrival to its HTTP response.",
+            "From a message's arrival to its HTTP response, 200 or 202.",
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
@@ -56,15 +65,20 @@ class Metrics:
             "nlu_inference_time_seconds", "Finding the intent.", buckets=INFERENCE_BUCKETS, registry=self.registry
         )
         self.queue_depth = Gauge(
-            "agent_queue_depth", "Messages of the agent's queue that wait for a worker.", registry=self.registry
+            "agent_queue_depth",
+            "Messages of the revision's queue that wait for a worker; NaN while the database is away.",
+            registry=self.registry,
         )
         self.escalations = Counter("escalation_to_human", "Conversations handed to a person.", registry=self.registry)
         self.fallbacks = Counter(
-            "agent_fallback", "Replies by rung of the fallback ladder, 0 the best.", ["level"], registry=self.registry
+            "agent_fallback",
+            "Replies by rung of the fallback ladder: 0 the best, 4 generic.",
+            ["level"],
+            registry=self.registry,
         )
         self.tokens = Counter(
             "agent_tokens",
-            "Tokens of the language model, as it counted them.",
+            "Tokens of the language model as it counted them, `input` and `output`.",
             ["model", "kind"],
             registry=self.registry,
         )
@@ -76,12 +90,18 @@ class Metrics:
         )
         self.tasks = Counter(
             "agent_task",
-            "Attempts at messages: done, retried, dead, lost (its lease).",
+            "Attempts at messages that were `done`, `deferred` (long), `retried`, `dead`, or `lost` their lease.",
             ["outcome"],
             registry=self.registry,
         )
+        self.callbacks = Counter(
+            "agent_callback",
+            "Attempts at callbacks (`webhook`, `email`): `delivered`, `retried`, or `failed` for good.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
         self.model_info = Gauge(
-            "agent_model_info", "The intent model in use.", ["version", "digest"], registry=self.registry
+            "agent_model_info", "The intent model in use, and no other.", ["version", "digest"], registry=self.registry
         )
         self.breaker_state = Gauge(
             "agent_breaker_state",
@@ -89,15 +109,40 @@ class Metrics:
             ["dependency"],
             registry=self.registry,
         )
+        self.dependency_healthy = Gauge(
+            "agent_dependency_healthy",
+            "What the health loop looks at: 1 healthy, 0 unhealthy; no sample before that is known.",
+            ["dependency"],
+            registry=self.registry,
+        )
+        self.tool_calls = Counter(
+            "agent_tool_call", "Calls of tools, by how they ended.", ["tool", "status"], registry=self.registry
+        )
+        self.ambiguous_effects = Counter(
+            "agent_effect_ambiguous", "Effects of tools of which nobody knows the outcome.", registry=self.registry
+        )
         self.reloads = Counter(
-            "agent_model_reload", "Reloads: success, failed, unreachable.", ["result"], registry=self.registry
+            "agent_model_reload",
+            "Reloads after the first load: a `success`, `failed` (refused), `unreachable` (tried again).",
+            ["result"],
+            registry=self.registry,
         )
         self.reload_failed_info = Gauge(
             "agent_model_reload_failed_info",
-            "The intent model that is wanted, and why it is not in use.",
+            "The intent model that is wanted and not in use, and why; gone once it is in use.",
             ["version", "digest", "reason"],
             registry=self.registry,
         )
+        self.telemetry_dropped = Counter(
+            "agent_telemetry_dropped",
+            "Spans, or readings of metrics, that were not delivered: no room (`full`), `refused`, `unsent` at the end.",
+            ["destination", "signal", "reason"],
+            registry=self.registry,
+        )
+        # Somebody is called for the first of these, and Prometheus sees no increase in a series that begins at 1.
+        self.tasks.labels(outcome="dead")
+        for kind in CALLBACK_KINDS:
+            self.callbacks.labels(kind=kind, outcome="failed")
         self._intents = frozenset({OTHER_INTENT, NO_INTENT})
         self._models: set[str] = set()
 
@@ -140,6 +185,42 @@ class Metrics:
         else:
             self.cost.labels(model=model).inc(cost)
 
+    def breakers(self) -> dict[str, int]:
+        """The state of each breaker, by its dependency."""
+        (family,) = self.breaker_state.collect()
+        return {sample.labels["dependency"]: int(sample.value) for sample in family.samples}
+
     def render(self) -> bytes:
         """The text exposition."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A metric as its reader knows it. ``name`` is that of its samples, for a histogram without their suffixes."""
+
+    name: str
+    labels: tuple[str, ...]
+    type: str
+    meaning: str
+
+
+def described() -> list[Described]:
+    """All of the runtime's own metrics."""
+    found = []
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, MetricWrapperBase):
+            (family,) = metric.describe()
+            name = family.name + ("_total" if family.type == "counter" else "")
+            labels = tuple(metric._labelnames)  # noqa: SLF001 - it tells them in no other way
+            found.append(Described(name, labels, family.type, family.documentation))
+    return found
+
+
+def reference() -> str:
+    """The metrics as a Markdown table."""
+    rows = ["| Metric | Type | What |", "|---|---|---|"]
+    for one in described():
+        labels = f"{{{','.join(one.labels)}}}" if one.labels else ""
+        rows.append(f"| `{one.name}{labels}` | {one.type} | {one.meaning} |")
+    return "\n".join(rows) + "\n"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -47,8 +47,8 @@ class Delivery:
 class Link(Protocol):
     """A connection to a broker, for one queue of it."""
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
-        """Send messages; the broker has them when this returns."""
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:
+        """Send messages; the broker has them when this returns. Where it knows priorities, some are ``urgent``."""
         ...
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
@@ -87,10 +87,12 @@ class Broker:
         self._link: Link | None = None
         self._connecting = asyncio.Lock()
         self._failing_since: float | None = None
+        self.problem: str | None = None
+        """What was wrong with the last call, for who watches."""
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:
         """Send messages; the broker has them when this returns."""
-        await self._call(lambda link: link.send(bodies))
+        await self._call(lambda link: link.send(bodies, urgent))
 
     async def receive(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Up to ``limit`` messages, waiting up to ``wait`` seconds for the first."""
@@ -120,9 +122,11 @@ class Broker:
             if link is not None and link is self._link and self._is_hopeless():
                 self._link = None
                 await self._shut(link)
-            raise BrokerUnavailableError(f"the queue's broker failed: {type(error).__name__}") from error
+            self.problem = f"the queue's broker failed: {type(error).__name__}"
+            raise BrokerUnavailableError(self.problem) from error
         else:
             self._failing_since = None
+            self.problem = None
             return result
 
     def _is_hopeless(self) -> bool:

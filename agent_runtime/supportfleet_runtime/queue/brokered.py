@@ -50,13 +50,18 @@ class BrokeredQueue:
     def __init__(self, store: SqlQueue, broker: Broker, wakeup: Wakeup) -> None:
         self._store = store
         self._broker = broker
-        self._bell = asyncio.Event()
-        wakeup.listen(self._bell.set)
+        self._bell = Wakeup()
+        wakeup.listen(self._bell.notify)
 
     @property
     def name(self) -> str:
         """Its name."""
         return self._store.name
+
+    @property
+    def problem(self) -> str | None:
+        """What was wrong with the last call to the broker."""
+        return self._broker.problem
 
     def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
         """Add items; they are sent when the transaction has committed."""
@@ -92,7 +97,7 @@ class BrokeredQueue:
     async def release(self, leases: Collection[Lease]) -> None:
         """Give items back at once, as if they had not been tried."""
         await self._store.release(leases)
-        self._bell.set()
+        self._bell.notify()
 
     async def depth(self) -> int:
         """How many items wait for a worker, sent or not."""
@@ -101,7 +106,6 @@ class BrokeredQueue:
     async def run(self) -> None:
         """Relay for ever."""
         while True:
-            self._bell.clear()
             try:
                 sent = await self.relay()
             except (StorageError, BrokerUnavailableError) as error:
@@ -109,7 +113,7 @@ class BrokeredQueue:
                 await asyncio.sleep(PAUSE)
                 continue
             if sent < RELAY_BATCH:
-                await self._rung(POLL)
+                await self._bell.wait(POLL)
 
     async def relay(self) -> int:
         """Send what is due; how many."""
@@ -118,7 +122,8 @@ class BrokeredQueue:
         if not ids:
             return 0
         try:
-            await self._broker.send([id_.encode() for id_ in ids])
+            urgent = {id_.encode() for id_, is_urgent in ids.items() if is_urgent}
+            await self._broker.send([id_.encode() for id_ in ids], urgent)
         except BrokerUnavailableError:
             await self._store.not_sent(ids, PAUSE)
             raise
@@ -136,10 +141,3 @@ class BrokeredQueue:
             await self._broker.settle(known, foreign)
         except BrokerUnavailableError as error:
             log.warning("messages_not_acknowledged", reason=str(error))
-
-    async def _rung(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._bell.wait()
-        except TimeoutError:
-            return

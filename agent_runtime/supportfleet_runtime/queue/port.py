@@ -23,6 +23,10 @@ class QueueItem:
     conversation_id: str
     turn: int
     created_at: datetime
+    trace: str | None = None
+    """What continues the trace of whoever brought it (``traceparent``)."""
+    urgent: bool = False
+    """Whether it goes before others that came shortly before it."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +36,16 @@ class Lease:
     id: str
     tries: int
     leased_at: datetime
+    created_at: datetime | None = None
+    trace: str | None = None
 
 
-class Queue(Protocol):
-    """A queue of one name."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
+class Leases(Protocol):
+    """What a worker needs of a queue."""
 
     @property
     def waits(self) -> bool:
         """Whether ``receive`` waits for work by itself, a second at most. If not, a worker listens to its bell."""
-        ...
-
-    def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
-        """Add items; they are there when the transaction commits."""
         ...
 
     async def receive(self, limit: int) -> Sequence[Lease]:
@@ -69,6 +66,19 @@ class Queue(Protocol):
 
     async def release(self, leases: Collection[Lease]) -> None:
         """Give items back at once, as if they had not been tried."""
+        ...
+
+
+class Queue(Leases, Protocol):
+    """A queue of one name."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def publish(self, transaction: Connection, items: Sequence[QueueItem]) -> None:
+        """Add items; they are there when the transaction commits."""
         ...
 
     async def depth(self) -> int:

@@ -14,7 +14,7 @@ taken to be left, or too full for its own workers, and its tasks become the queu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -31,40 +31,38 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    tuple_,
     update,
 )
 
+from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY, is_unfinished, tasks
+from supportfleet_runtime.storage.schema import LEASED, READY, is_unfinished, tasks
 
 log = structlog.get_logger()
 
-MAX_ERROR: Final = 200
 ADOPT: Final = timedelta(seconds=15)
 """How long a task of another revision must have been due before it is worked here."""
 ADOPT_EVERY: Final = timedelta(seconds=1)
 """How often a queue looks for such tasks, at most."""
+LEAD: Final = timedelta(seconds=30)
+"""What is urgent is due so long before it came: ahead of what came since, and behind what has waited longer than that.
+So nothing waits for ever behind what is urgent, and no row, index or query is another for it."""
 RESEND: Final = timedelta(seconds=30)
 """After how long a task that was handed to a broker, and claimed by nobody, is handed over again."""
 
 
-class SqlQueue:
+class SqlQueue(LeasedRows):
     """One queue of the table. ``lease`` is how many seconds a worker may be silent before its items are another's.
 
     ``scope`` is the agent; its queues are that and whatever begins with it and a slash.
     """
 
-    waits = False
-
     def __init__(
         self, database: Database, name: str, *, lease: float, now: Callable[[], datetime], scope: str | None = None
     ) -> None:
-        self._database = database
+        super().__init__(database, _LEASES, lease=lease, now=now)
         self.name = name
-        self._lease = timedelta(seconds=lease)
-        self._now = now
         has_kin = scope is not None and (name == scope or name.startswith(f"{scope}/"))
         self._scope = scope if has_kin else None
         self._adopted_at: datetime | None = None
@@ -79,8 +77,9 @@ class SqlQueue:
                 "turn": item.turn,
                 "state": READY,
                 "tries": 0,
-                "visible_at": item.created_at,
+                "visible_at": item.created_at - LEAD if item.urgent else item.created_at,
                 "created_at": item.created_at,
+                "trace": item.trace,
             }
             for item in items
         ]
@@ -97,27 +96,7 @@ class SqlQueue:
         now = self._now()
         values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
-        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
-
-    def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
-        """End leases for good. The ids that were still held."""
-        values = {"state_": DEAD if dead else DONE, "finished_": self._now()}
-        return _update_held(transaction, _END, leases, values)
-
-    async def retry(self, lease: Lease, delay: float, error: str) -> None:
-        """Give an item back for another try in ``delay`` seconds."""
-        values = {"visible_": self._now() + timedelta(seconds=delay), "error_": error[:MAX_ERROR]}
-        await self._database.write(lambda connection: _update_held(connection, _RETRY, [lease], values))
-
-    async def extend(self, leases: Collection[Lease]) -> set[str]:
-        """Keep leases alive. The ids that are still held."""
-        values = {"visible_": self._now() + self._lease}
-        return await self._database.write(lambda connection: _update_held(connection, _EXTEND, leases, values))
-
-    async def release(self, leases: Collection[Lease]) -> None:
-        """Give items back at once, as if they had not been tried."""
-        values = {"visible_": self._now()}
-        await self._database.write(lambda connection: _update_held(connection, _RELEASE, leases, values))
+        return _leases(rows, now)
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
@@ -144,25 +123,26 @@ class SqlQueue:
             log.info("tasks_adopted", queue=self.name, number=number)
         return number
 
-    async def take_unsent(self, limit: int) -> Sequence[str]:
-        """Tasks that a broker must be given (again), oldest first; they are taken to have been given it.
+    async def take_unsent(self, limit: int) -> Mapping[str, bool]:
+        """Tasks that a broker must be given (again), oldest first, and whether each is urgent.
 
-        One that is not claimed is taken again after ``RESEND``, then after its age, so that a task waiting in a long
-        line is sent a few times and not every half a minute. What was leased and given up is ready again with this.
+        They are taken to have been given it. One that is not claimed is taken again after ``RESEND``, then after its
+        age, so that a task waiting in a long line is sent a few times and not every half a minute. What was leased and
+        given up is ready again with this.
         """
         now = self._now()
         values = {"queue_": self.name, "now_": now, "limit_": limit}
 
-        def work(connection: Connection) -> list[str]:
+        def work(connection: Connection) -> dict[str, bool]:
             rows = connection.execute(_UNSENT, values).all()
             if rows:
                 times = [{"id_": row.id, "visible_": now + max(RESEND, now - row.created_at)} for row in rows]
                 connection.execute(_SENT, times)
-            return [row.id for row in rows]
+            return {row.id: row.visible_at < row.created_at for row in rows}
 
         return await self._database.write(work)
 
-    async def not_sent(self, ids: Sequence[str], delay: float) -> None:
+    async def not_sent(self, ids: Iterable[str], delay: float) -> None:
         """Take it back: the broker did not get them; they are to be sent in ``delay`` seconds."""
         visible = self._now() + timedelta(seconds=delay)
         rows = [{"id_": id_, "visible_": visible} for id_ in ids]
@@ -173,17 +153,12 @@ class SqlQueue:
         now = self._now()
         values = {"queue_": self.name, "until_": now + self._lease, "ids_": list(ids)}
         rows = await self._database.write(lambda connection: connection.execute(_CLAIM, values).all())
-        return [Lease(row.id, row.tries, now) for row in sorted(rows)]
+        return _leases(rows, now)
 
 
-def _update_held(
-    connection: Connection, statement: Executable, leases: Collection[Lease], values: dict[str, Any]
-) -> set[str]:
-    """Update the rows that are still these leases'; their ids."""
-    if not leases:
-        return set()
-    keys = [(lease.id, lease.tries) for lease in leases]
-    return set(connection.execute(statement, {**values, "leases_": keys}).scalars())
+def _leases(rows: Sequence[Any], now: datetime) -> list[Lease]:
+    leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
+    return sorted(leases, key=lambda lease: lease.id)
 
 
 def _has_earlier() -> ColumnElement[bool]:
@@ -192,6 +167,9 @@ def _has_earlier() -> ColumnElement[bool]:
     return exists().where(
         earlier.c.conversation_id == tasks.c.conversation_id, earlier.c.turn < tasks.c.turn, is_unfinished(earlier)
     )
+
+
+_LEASED: Final = (tasks.c.id, tasks.c.tries, tasks.c.created_at, tasks.c.trace)
 
 
 def _due(*columns: ColumnElement[Any]) -> Select[Any]:
@@ -216,13 +194,8 @@ def _lease_statement() -> Executable:
         update(tasks)
         .where(tasks.c.id.in_(select(due.c.id)))
         .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(tasks.c.id, tasks.c.tries)
+        .returning(*_LEASED)
     )
-
-
-def _held_statement(**values: Any) -> Executable:
-    is_held = tuple_(tasks.c.id, tasks.c.tries).in_(bindparam("leases_", expanding=True))
-    return update(tasks).where(is_held, tasks.c.state == LEASED).values(values).returning(tasks.c.id)
 
 
 def _is_ready() -> ColumnElement[bool]:
@@ -231,10 +204,7 @@ def _is_ready() -> ColumnElement[bool]:
 
 _INSERT = insert(tasks)
 _LEASE = _lease_statement()
-_END = _held_statement(state=bindparam("state_"), finished_at=bindparam("finished_"))
-_RETRY = _held_statement(state=READY, visible_at=bindparam("visible_"), error=bindparam("error_"))
-_EXTEND = _held_statement(visible_at=bindparam("visible_"))
-_RELEASE = _held_statement(state=READY, visible_at=bindparam("visible_"), tries=tasks.c.tries - 1)
+_LEASES: Final = LeaseStatements(tasks)
 
 
 def _adopt_statement() -> Executable:
@@ -249,6 +219,7 @@ def _adopt_statement() -> Executable:
             tasks.c.queue != bindparam("queue_"),
             is_unfinished(tasks),
             tasks.c.visible_at <= bindparam("before_", type_=tasks.c.visible_at.type),
+            tasks.c.created_at <= bindparam("before_", type_=tasks.c.created_at.type),  # what is urgent only looks late
         )
         .order_by(tasks.c.visible_at)
         .limit(bindparam("limit_"))
@@ -261,7 +232,7 @@ def _adopt_statement() -> Executable:
 
 
 _ADOPT = _adopt_statement()
-_UNSENT = _due(tasks.c.id, tasks.c.created_at)
+_UNSENT = _due(tasks.c.id, tasks.c.created_at, tasks.c.visible_at)
 _SENT = update(tasks).where(tasks.c.id == bindparam("id_")).values(state=READY, visible_at=bindparam("visible_"))
 _NOT_SENT = update(tasks).where(tasks.c.id == bindparam("id_"), _is_ready()).values(visible_at=bindparam("visible_"))
 _CLAIM = (
@@ -273,6 +244,6 @@ _CLAIM = (
         ~_has_earlier(),
     )
     .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
-    .returning(tasks.c.id, tasks.c.tries)
+    .returning(*_LEASED)
 )
 _DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), _is_ready())

@@ -18,14 +18,30 @@ import structlog
 
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.tracing import Field, Fields, Kind, NoTracer, Span, Tracer
 from supportfleet_runtime.queue.broker import BrokerUnavailableError
-from supportfleet_runtime.queue.port import Lease, Queue
+from supportfleet_runtime.queue.port import Lease, Leases
 from supportfleet_runtime.queue.wakeup import Wakeup
 
 log = structlog.get_logger()
 
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
+SETTLE: Final = 0.1
+"""How long a handler that has just ended its lease may take to notice: until then it looks like one that lost it."""
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """The pauses before an item is tried again: each ``growth`` times as long as the one before, up to ``longest``."""
+
+    first: float = FIRST_PAUSE
+    longest: float = LONGEST_PAUSE
+    growth: float = 2.0
+
+    def after(self, tries: int, chance: float) -> float:
+        """The pause after so many failed ``tries``, spread by ``chance`` (0 to 1). Pure."""
+        return min(self.longest, self.first * self.growth ** (tries - 1)) * (0.5 + chance / 2)
 
 
 @dataclass(frozen=True)
@@ -38,11 +54,9 @@ class WorkerSettings:
     max_tries: int
     poll: float = 1.0
     """How often to look where nothing was heard: retries that are due, leases that ran out, lost signals."""
-
-
-def retry_delay(tries: int, chance: float) -> float:
-    """The pause after a failed attempt: doubled each time, spread by ``chance`` (0 to 1). Pure."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (tries - 1)) * (0.5 + chance / 2)
+    kind: str = "task"
+    """What the items are, in the log."""
+    pauses: Pauses = Pauses()
 
 
 class Worker:
@@ -51,19 +65,23 @@ class Worker:
     def __init__(
         self,
         *,
-        queue: Queue,
+        queue: Leases,
         handle: Callable[[Lease], Awaitable[None]],
         give_up: Callable[[Lease], Awaitable[None]],
         wakeup: Wakeup,
         settings: WorkerSettings,
         metrics: Metrics,
+        retried: Callable[[], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._queue = queue
         self._handle = handle
         self._give_up = give_up
         self._wakeup = wakeup
         self._settings = settings
-        self._metrics = metrics
+        self._retried = retried or metrics.tasks.labels(outcome="retried").inc
+        self._kind = settings.kind
+        self._tracer = tracer or NoTracer()
         self._running: dict[str, tuple[Lease, asyncio.Task[None]]] = {}
         self._stopping = asyncio.Event()
         self._ended_looking = asyncio.Event()
@@ -138,7 +156,14 @@ class Worker:
             self._wakeup.notify()
 
     async def _work(self, lease: Lease) -> None:
-        """Handle one item; whatever goes wrong stays its own."""
+        """Handle one item, in its trace; whatever goes wrong stays its own."""
+        if lease.tries == 1 and lease.created_at:
+            self._tracer.passed("queue wait", lease.created_at, lease.leased_at, parent=lease.trace)
+        fields: Fields = {Field.KIND: self._kind, Field.TASK: lease.id, Field.TRIES: lease.tries}
+        with self._tracer.begin("work", Kind.CONSUMER, fields, parent=lease.trace) as working:
+            await self._attempt(lease, working)
+
+    async def _attempt(self, lease: Lease, working: Span) -> None:
         try:
             if lease.tries > self._settings.max_tries:  # it never came so far as to fail: it took the process with it
                 await self._bury(lease)
@@ -146,23 +171,24 @@ class Worker:
             async with asyncio.timeout(self._settings.visibility):
                 await self._handle(lease)
         except Exception as error:  # noqa: BLE001 - one bad item must not stop the others
+            working.fail(type(error).__name__)
             await self._failed(lease, error)
 
     async def _failed(self, lease: Lease, error: Exception) -> None:
-        log.warning("task_failed", task_id=lease.id, tries=lease.tries, exc_info=error)
+        log.warning("task_failed", kind=self._kind, task_id=lease.id, tries=lease.tries, exc_info=error)
         try:
             if lease.tries >= self._settings.max_tries and not isinstance(error, StorageUnavailableError):
                 await self._bury(lease)
                 return
-            delay = retry_delay(lease.tries, random.random())  # noqa: S311 - spreads retries, guards nothing
-            await self._queue.retry(lease, delay, type(error).__name__)
-            self._metrics.tasks.labels(outcome="retried").inc()
+            delay = self._settings.pauses.after(lease.tries, random.random())  # noqa: S311 - spreads retries, guards nothing
+            await self._queue.retry(lease, delay, str(getattr(error, "reason", type(error).__name__)))
+            self._retried()
         except Exception as second:  # the lease runs out, and the item comes back
-            log.warning("task_left_to_its_lease", task_id=lease.id, exc_info=second)
+            log.warning("task_left_to_its_lease", kind=self._kind, task_id=lease.id, exc_info=second)
 
     async def _bury(self, lease: Lease) -> None:
         await self._give_up(lease)
-        log.error("task_dead", task_id=lease.id, tries=lease.tries)
+        log.error("task_dead", kind=self._kind, task_id=lease.id, tries=lease.tries)
 
     async def _keep_alive(self) -> None:
         """Extend the leases of what runs; stop what is another worker's by now."""
@@ -176,8 +202,10 @@ class Worker:
             except StorageError as error:
                 log.warning("leases_not_extended", reason=str(error))
                 continue
+            if held.keys() - kept:
+                await asyncio.sleep(SETTLE)
             for id_ in held.keys() - kept:
                 current = self._running.get(id_)
                 if current is not None and current[0] is held[id_]:
                     current[1].cancel()
-                    log.warning("lease_lost", task_id=id_)
+                    log.warning("lease_lost", kind=self._kind, task_id=id_)

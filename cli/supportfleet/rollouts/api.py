@@ -67,16 +67,7 @@ class Api:
         Raises:
             ApiError: It was refused.
         """
-        text = json.dumps(body)
-        return await self._request("PATCH", path, parameters, text, content)
-
-    async def create(self, path: str, body: Object, **parameters: str) -> Object:
-        """A new object.
-
-        Raises:
-            ApiError: It was refused.
-        """
-        return await self._request("POST", path, parameters, json.dumps(body), "application/json")
+        return await self._request("PATCH", path, parameters, json.dumps(body), content)
 
     async def watch(self, path: str, version: str, **parameters: str) -> AsyncIterator[Object]:
         """What changes from a version of a list on, until the API server ends the watch.

@@ -36,10 +36,10 @@ ROLE_STYLES: Final = {"stable": "green", "canary": "yellow", "failed": "red", "u
 VERDICTS: Final[dict[str, Mark]] = {"Pass": "good", "Fail": "bad", "Inconclusive": "busy", "NoData": "waiting"}
 
 
-def console(*, stderr: bool = False) -> Console:
+def console() -> Console:
     """Where output goes; the library leaves colours out without a terminal, and where NO_COLOR is set."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+    made = Console(highlight=False)
+    return made if made.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 class Painter:

@@ -16,7 +16,8 @@ RATES: Final = tuple(name for name in BUILT_IN if name.endswith("Rate"))
 
 PLACEHOLDERS: Final = ("agent", "namespace", "canary", "stable", "revision")
 """What a query may have between {{ and }}: names, put in by the operator."""
-_EACH_REVISION: Final = "{{revision}}"
+EACH_REVISION: Final = "{{revision}}"
+"""What tells the two revisions apart in a query that is asked for both."""
 
 Threshold = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 
@@ -93,13 +94,13 @@ class AnalysisMetric(ApiModel):
             field_path=".query",
         ),
         Rule(
-            cel=f"!has(self.query) || !has(self.maxIncreaseOverStable) || self.query.contains('{_EACH_REVISION}')",
+            cel=f"!has(self.query) || !has(self.maxIncreaseOverStable) || self.query.contains('{EACH_REVISION}')",
             message=(
-                f"must have {_EACH_REVISION} in it where maxIncreaseOverStable is set: "
+                f"must have {EACH_REVISION} in it where maxIncreaseOverStable is set: "
                 "it is asked once for each of the two revisions"
             ),
             check=lambda metric: (
-                metric.query is None or metric.max_increase_over_stable is None or _EACH_REVISION in metric.query
+                metric.query is None or metric.max_increase_over_stable is None or EACH_REVISION in metric.query
             ),
             field_path=".query",
         ),

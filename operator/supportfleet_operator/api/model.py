@@ -142,6 +142,11 @@ class ModelCache(ApiModel):
         ),
     )
 
+    @property
+    def has_own_claim(self) -> bool:
+        """Whether it is a claim that the operator makes."""
+        return self.type == CLAIM and self.claim_name is None
+
 
 def _needs_s3(field: str, attribute: str) -> Rule:
     return Rule(

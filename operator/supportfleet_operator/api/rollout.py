@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.analysis import Analysis
 from supportfleet_operator.api.base import ApiModel
-from supportfleet_operator.api.rules import Rule, exactly_one
+from supportfleet_operator.api.rules import Rule, exactly_one, only_where
 from supportfleet_operator.api.types import DAY, Int32
 
 MAX_STEPS: Final = 32
@@ -113,17 +113,6 @@ class Step(ApiModel):
     )
 
 
-def _only_with(field: str, attribute: str, *strategies: str) -> Rule:
-    listed = ", ".join(f"'{strategy}'" for strategy in strategies)
-    return Rule(
-        cel=f"!has(self.{field}) || self.strategy in [{listed}]",
-        message=f"only has a meaning where strategy is {' or '.join(strategies)}",
-        check=lambda rollout: getattr(rollout, attribute) is None or rollout.strategy in strategies,
-        field_path=f".{field}",
-        reason="FieldValueForbidden",
-    )
-
-
 def _needs_steps(strategy: str, example: str) -> Rule:
     return Rule(
         cel=f"self.strategy != '{strategy}' || (has(self.steps) && self.steps.size() > 0)",
@@ -145,9 +134,9 @@ class Rollout(ApiModel):
     """How a new revision takes over."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _only_with("steps", "steps", *STEPPED),
-        _only_with("match", "match", *STEPPED),
-        _only_with("analysis", "analysis", *STEPPED),
+        only_where("steps", "strategy", *STEPPED),
+        only_where("match", "strategy", *STEPPED),
+        only_where("analysis", "strategy", *STEPPED),
         _needs_steps("Canary", "[{setWeight: 10}, {pause: {durationSeconds: 300}}]"),
         _needs_steps("ABTest", "[{pause: {durationSeconds: 3600}}, {analysis: {}}]"),
         Rule(

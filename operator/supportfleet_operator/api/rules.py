@@ -101,6 +101,17 @@ def at_most_one(*fields: str, message: str) -> Rule:
     )
 
 
+def only_where(field: str, other: str, *values: str) -> Rule:
+    """The rule that a model's optional field is set only where another, of one word, has one of these values."""
+    return Rule(
+        cel=f"!has(self.{field}) || self.{other} in {list(values)}",
+        message=f"only has a meaning where {other} is {' or '.join(values)}",
+        check=lambda model: not _given(model, field) or getattr(model, other) in values,
+        field_path=f".{field}",
+        reason="FieldValueForbidden",
+    )
+
+
 def _given(model: Any, alias: str) -> bool:
     """Whether the field of this alias is set."""
     return any(

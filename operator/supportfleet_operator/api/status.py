@@ -35,6 +35,8 @@ NOT_SEEN: Final = -1
 
 MAX_SAMPLED: Final = 64
 """Pods whose figures are remembered: enough of them for a verdict, however many there are."""
+MAX_RETIRING: Final = 16
+"""Revisions without traffic that still have their pods."""
 
 
 class StatusModel(ApiModel):
@@ -106,7 +108,7 @@ class RolloutStatus(StatusModel):
     undone_revision: str | None = Field(
         None, description="The revision that undo went back from; it isn't tried again until the spec changes."
     )
-    retiring: Annotated[dict[str, Timestamp], Field(max_length=16)] | None = Field(
+    retiring: Annotated[dict[str, Timestamp], Field(max_length=MAX_RETIRING)] | None = Field(
         None,
         description=(
             "Revisions without traffic that still have their pods, and since when: "
@@ -114,7 +116,7 @@ class RolloutStatus(StatusModel):
             "and those that customers stay with no sooner than spec.traffic.stickiness.ttlSeconds later."
         ),
     )
-    sticky_revisions: Annotated[tuple[str, ...], Field(max_length=16), ListSet()] | None = Field(
+    sticky_revisions: Annotated[tuple[str, ...], Field(max_length=MAX_RETIRING), ListSet()] | None = Field(
         None, description="Those of retiring that customers stay with, because of spec.traffic.stickiness."
     )
     lost_at: Timestamp | None = Field(

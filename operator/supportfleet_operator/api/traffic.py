@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
-from supportfleet_operator.api.rules import ListSet, Rule, exactly_one, matches
+from supportfleet_operator.api.rules import ListSet, Rule, exactly_one, matches, only_where
 from supportfleet_operator.api.types import DAY, LABEL, SUBDOMAIN, Int32
 
 Provider = Literal["None", "Istio", "GatewayAPI"]
@@ -33,16 +33,6 @@ Gateway = Annotated[
     StringConstraints(min_length=1, max_length=317),
     matches(GATEWAY, "must be NAME or NAMESPACE/NAME of a Gateway, or mesh"),
 ]
-
-
-def _only_routed(field: str, attribute: str) -> Rule:
-    return Rule(
-        cel=f"!has(self.{field}) || self.provider in {list(ROUTED)}",
-        message=f"only has a meaning where provider is {' or '.join(ROUTED)}",
-        check=lambda traffic: getattr(traffic, attribute) is None or traffic.provider in ROUTED,
-        field_path=f".{field}",
-        reason="FieldValueForbidden",
-    )
 
 
 def _together(field: str, other: str, message: str) -> Rule:
@@ -111,9 +101,9 @@ class Traffic(ApiModel):
     """Who splits customers' traffic between revisions."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _only_routed("hosts", "hosts"),
-        _only_routed("gateways", "gateways"),
-        _only_routed("stickiness", "stickiness"),
+        only_where("hosts", "provider", *ROUTED),
+        only_where("gateways", "provider", *ROUTED),
+        only_where("stickiness", "provider", *ROUTED),
         _together(
             "hosts", "gateways", "a route with gateways and no hosts would take every host's requests: name them"
         ),

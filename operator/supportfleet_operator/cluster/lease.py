@@ -128,12 +128,15 @@ class Elector:
         try:
             await self._write(started)
         except Conflict:
-            self.lease = await self.client.get(LEASES, self.namespace, self.name)
-            holder = ((self.lease or {}).get("spec") or {}).get("holderIdentity")
-            if self.lease is not None and holder != self.identity:
-                self.lease = None
-                raise LeadershipLost(f"{holder or 'nobody'} holds the lease") from None
+            await self._look()
             await self._write(started)
+
+    async def _look(self) -> None:
+        self.lease = await self.client.get(LEASES, self.namespace, self.name)
+        holder = ((self.lease or {}).get("spec") or {}).get("holderIdentity")
+        if self.lease is not None and holder != self.identity:
+            self.lease = None
+            raise LeadershipLost(f"{holder or 'nobody'} holds the lease")
 
     async def _write(self, started: float) -> None:
         """Write the lease; it counts from before the request, as the others may have seen it then."""
@@ -147,10 +150,20 @@ class Elector:
         """Give the lease back, so that another replica need not wait for it to expire."""
         if self.lease is None:
             return
-        spec = self.lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self.client.update(LEASES, self.lease | {"spec": spec}, urgent=True)
+                await self._release_once()
             LOG.info("released the lease")
-        except (ClusterError, TimeoutError) as error:
+        except (ClusterError, LeadershipLost, TimeoutError) as error:
             LOG.warning("lease not released", extra={"error": str(error)})
+
+    async def _release_once(self) -> None:
+        """Empty the lease; after a conflict, as a renewal that was cut short makes, see whose it is and try again."""
+        while self.lease is not None:
+            spec = self.lease["spec"] | {"holderIdentity": "", "leaseDurationSeconds": 1}
+            try:
+                await self.client.update(LEASES, self.lease | {"spec": spec}, urgent=True)
+            except Conflict:
+                await self._look()
+            else:
+                return

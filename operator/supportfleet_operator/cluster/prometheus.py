@@ -15,6 +15,8 @@ from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 
+from supportfleet_operator.cluster.bodies import read_within
+
 LOG: Final = logging.getLogger(__name__)
 
 AT_ONCE: Final = 8
@@ -90,12 +92,10 @@ class PrometheusClient:
         ):
             if said.status not in OWN_WORDS:
                 return Reply(None, f"{server.address} answered {said.status}{_hint(said.status)}")
-            body = bytearray()
-            async for chunk in said.content.iter_any():
-                body += chunk
-                if len(body) > MOST_BYTES:
-                    return Reply(None, f"{server.address} answered with more than {MOST_BYTES} bytes")
-            return Reply(bytes(body))
+            body = await read_within(said.content, MOST_BYTES)
+            if len(body) > MOST_BYTES:
+                return Reply(None, f"{server.address} answered with more than {MOST_BYTES} bytes")
+            return Reply(body)
 
 
 def _hint(status: int) -> str:

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, Protocol
 
 import aiohttp
 
+from supportfleet_operator.cluster.bodies import read_within
+
 LOG: Final = logging.getLogger(__name__)
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=0.8)
@@ -65,9 +67,7 @@ class PodScraper:
                     f"http://{host}:{target.port}/metrics", timeout=TIMEOUT, allow_redirects=False
                 ) as said,
             ):
-                body = await said.content.read(MOST_BYTES + 1) if said.status == OK else b""
-                while body and len(body) <= MOST_BYTES and (more := await said.content.read(MOST_BYTES + 1)):
-                    body += more
+                body = await read_within(said.content, MOST_BYTES) if said.status == OK else b""
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             LOG.info("no figures", extra={"pod": pod, "error": str(error) or "timed out"})
             return None

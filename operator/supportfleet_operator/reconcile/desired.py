@@ -122,7 +122,7 @@ def read(agent: Mapping[str, Any]) -> Desired:
     model = source.spec.model
     if model is None or model.channel is None:
         return Desired(source, revision_name(source), source)
-    pointed = resolution(agent) or _model_of(agent, "version", "digest")
+    pointed = resolution(agent) or verified(agent)
     if pointed is None:
         return Desired(source, "", source, is_resolved=False)
     named = resolved(source, *pointed)
@@ -132,6 +132,11 @@ def read(agent: Mapping[str, Any]) -> Desired:
 def resolution(agent: Mapping[str, Any]) -> tuple[str, str] | None:
     """Version and digest that the agent's channel pointed at when it last answered."""
     return _model_of(agent, "channelVersion", "channelDigest")
+
+
+def verified(agent: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Version and digest of the model that serves, as the status remembers it."""
+    return _model_of(agent, "version", "digest")
 
 
 def _model_of(agent: Mapping[str, Any], version: str, digest: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,7 @@ from supportfleet_operator.reconcile.policies import model_sync
 from supportfleet_operator.reconcile.policies.base import condition, parse_time
 from supportfleet_operator.reconcile.policies.model_reasons import explain
 from supportfleet_operator.reconcile.policies.model_sync import RELOAD_FAILED, RELOADING, Gate
-from supportfleet_operator.reconcile.probes import Figures, Probe, targets
+from supportfleet_operator.reconcile.probes import Probe, targets
 from supportfleet_operator.resources import MODEL_DIGEST
 from supportfleet_operator.resources.model_job import model_job
 from supportfleet_operator.resources.names import MODEL_FILE, model_pointer
@@ -126,8 +126,9 @@ def gate(observed: Observed, verified: Gate, now: dt.datetime) -> Gate:
 
 def _taken(observed: Observed, wanted: Artifact, verified: Gate, again: float) -> Gate:
     """How far pods are with it."""
-    have, ready = _took(observed, wanted.digest), len(_ready(observed))
-    refused = sorted(_refusals(observed.loading or {}, wanted.digest))
+    said, pods = _said(observed), _ready(observed)
+    have, ready = _having(said, pods, wanted.digest), len(pods)
+    refused = sorted(_refusals(said, wanted.digest))
     if refused:
         pod, why = refused[0]
         remedy = explain({"reason": why})[1]
@@ -155,8 +156,16 @@ def _took(observed: Observed, digest: str) -> int:
     """By their own word while a change is under way; else all, since a pod that starts loads it before it is ready."""
     if not _is_under_way(observed):
         return len(_ready(observed))
-    said = {pod: loaded(text).digest for pods in (observed.loading or {}).values() for pod, text in pods.items()}
-    return sum(1 for pod in _ready(observed) if said.get(pod) == digest)
+    return _having(_said(observed), _ready(observed), digest)
+
+
+def _having(said: Mapping[str, Loaded], pods: Iterable[str], digest: str) -> int:
+    return sum(1 for pod in pods if pod in said and said[pod].digest == digest)
+
+
+def _said(observed: Observed) -> dict[str, Loaded]:
+    """What pods say of their models."""
+    return {pod: loaded(text) for pods in (observed.loading or {}).values() for pod, text in pods.items()}
 
 
 def loaded(text: str) -> Loaded:
@@ -203,10 +212,8 @@ def _ready(observed: Observed) -> list[str]:
     return [str(pod["metadata"]["name"]) for pod in pods if is_ready(pod)]
 
 
-def _refusals(figures: Figures, digest: str) -> Iterator[tuple[str, str]]:
+def _refusals(said: Mapping[str, Loaded], digest: str) -> Iterator[tuple[str, str]]:
     """Pods that could not load an artifact, and why."""
-    for pods in figures.values():
-        for pod, text in pods.items():
-            refused = loaded(text).refused
-            if refused is not None and refused[0] == digest:
-                yield pod, refused[1]
+    for pod, one in said.items():
+        if one.refused is not None and one.refused[0] == digest:
+            yield pod, one.refused[1]

@@ -90,7 +90,8 @@ class Prober:
             self._drop(slot)
         found = self._found.get(slot)
         if found is not None and found.about != probe.about:
-            found = self._found.pop(slot) and None
+            del self._found[slot]
+            found = None
         is_old = found is None or asyncio.get_running_loop().time() - found.at >= probe.every
         if is_old and slot not in self._running:
             task = asyncio.create_task(self._run(slot, probe), name=f"probe {purpose} of {agent}")

@@ -10,11 +10,11 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import GATEWAY_API, ISTIO, MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
-from supportfleet_operator.cluster.resources import AUTOSCALERS, HTTP_ROUTES, VIRTUAL_SERVICES, Resource
-from supportfleet_operator.reconcile.desired import Desired, Rendered
+from supportfleet_operator.api import MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
+from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
+from supportfleet_operator.reconcile.desired import Desired, Rendered, Snapshot
 from supportfleet_operator.reconcile.observe import Observed, revision_of
-from supportfleet_operator.reconcile.policies import model_sync, pods
+from supportfleet_operator.reconcile.policies import model_sync, pods, traffic
 from supportfleet_operator.reconcile.policies.base import condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.resources import Routing
@@ -32,8 +32,6 @@ from supportfleet_operator.rollout import (
 
 UNREVISED: Final = ""
 """Stands for the Deployment of an operator that knew no revisions."""
-ROUTES: Final[Mapping[str, Resource]] = {ISTIO: VIRTUAL_SERVICES, GATEWAY_API: HTTP_ROUTES}
-"""What splits requests, by provider."""
 WEIGHTED: Final = frozenset({"Canary", "ABTest"})
 """Strategies that make no sense where nothing splits requests as they say."""
 TROUBLE: Final = (
@@ -113,8 +111,8 @@ def effective_rollout(observed: Observed, desired: Desired) -> Rollout:
 
 def can_route(observed: Observed, desired: Desired) -> bool:
     """Whether the cluster has what the spec routes with."""
-    route = ROUTES.get(desired.agent.spec.traffic.provider)
-    return route is None or route.kind in observed.served
+    kind = traffic.KINDS.get(desired.agent.spec.traffic.provider)
+    return kind is None or kind.route.kind in observed.served
 
 
 def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -> int:
@@ -131,32 +129,33 @@ def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -
 
 def views(observed: Observed, desired: Desired) -> dict[str, RevisionView]:
     """Every revision that is known or runs, oldest first."""
-    deployments = observed.deployments
-    names = [*observed.snapshots, desired.revision, *deployments]
-    return {name: _view(observed, name) for name in dict.fromkeys(names) if name != UNREVISED}
+    deployments, snapshots = observed.deployments, observed.snapshots
+    names = dict.fromkeys([*snapshots, desired.revision, *deployments])
+    return {
+        name: _view(observed, name, deployments.get(name), snapshots.get(name)) for name in names if name != UNREVISED
+    }
 
 
-def _view(observed: Observed, name: str) -> RevisionView:
-    deployment = observed.deployments.get(name)
+def _view(observed: Observed, name: str, deployment: Manifest | None, snapshot: Snapshot | None) -> RevisionView:
     return RevisionView(
         name=name,
         desired=int(deployment["spec"].get("replicas", 1)) if deployment else 0,
         ready=observed.ready_pods(name) if deployment else 0,
         exists=deployment is not None,
-        problem=_problem(observed, name),
-        number=snapshot.number if (snapshot := observed.snapshots.get(name)) else 0,
+        problem=_problem(observed, name, deployment),
+        number=snapshot.number if snapshot else 0,
     )
 
 
-def _problem(observed: Observed, name: str) -> str | None:
+def _problem(observed: Observed, name: str, deployment: Manifest | None) -> str | None:
     """What keeps a revision's pods from running, in the cluster's words."""
-    failure = condition(observed.deployments.get(name), "ReplicaFailure")
+    failure = condition(deployment, "ReplicaFailure")
     if failure is not None and failure["status"] == "True":
         return pods.shorten(str(failure.get("message", "")))
     own = (pod for pod in observed.agent_pods if revision_of(pod) == name)
     waiting = next(pods.waiting(own, TROUBLE), None)
     if waiting is None:
-        return _model_trouble(observed, name)
+        return _model_trouble(observed, name) if deployment is None else None
     said = f": {waiting.message}" if waiting.message else ""
     return f"container {waiting.container!r} of pod {waiting.pod!r} is in {waiting.reason}{said}"
 
@@ -164,7 +163,7 @@ def _problem(observed: Observed, name: str) -> str | None:
 def _model_trouble(observed: Observed, name: str) -> str | None:
     """What the spec's model sync said last, which the spec's own revision waits for."""
     synced = condition(observed.agent, MODEL_SYNCED)
-    if observed.desired is None or name != observed.desired.revision or name in observed.deployments:
+    if observed.desired is None or name != observed.desired.revision:
         return None
     return f"{synced['reason']}: {synced['message']}" if synced is not None and synced["status"] == "False" else None
 

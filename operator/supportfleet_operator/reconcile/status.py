@@ -27,6 +27,7 @@ from supportfleet_operator.api import (
 )
 from supportfleet_operator.cluster.recorder import News
 from supportfleet_operator.reconcile import channels, hot
+from supportfleet_operator.reconcile.desired import verified
 from supportfleet_operator.reconcile.policies import (
     availability,
     invalid_spec,
@@ -180,7 +181,7 @@ def _model(view: View, gate: Gate) -> ModelStatus | None:
     if observed.desired is None:
         return ModelStatus.model_validate(before) if before else None
     channel = channels.status_fields(observed, view.following or channels.NOTHING)
-    found = _artifact(view, gate, before)
+    found = _artifact(view, gate)
     if found is None:
         return ModelStatus.model_validate(channel) if any(channel.values()) else None
     version, digest = found
@@ -188,17 +189,17 @@ def _model(view: View, gate: Gate) -> ModelStatus | None:
     return ModelStatus.model_validate({"version": version, "digest": digest, "loadedPods": loaded, **channel})
 
 
-def _artifact(view: View, gate: Gate, before: Mapping[str, Any]) -> tuple[str, str] | None:
+def _artifact(view: View, gate: Gate) -> tuple[str, str] | None:
     """Version and digest that were verified before they ran."""
-    known = (before["version"], before["digest"]) if before.get("version") and before.get("digest") else None
+    known = verified(view.observed.agent)
     if view.rendered is None or view.serving not in view.rendered.agents:
         return known
     wanted = view.rendered.agents[view.serving].spec.model
     if wanted is None:
         return None
     artifact = hot.told(view.observed) if wanted.hot else wanted.artifact
-    verified = wanted.hot or gate.state == "Synced" or (view.decision and view.decision.state.stable)
-    return (artifact.version, artifact.digest) if artifact is not None and verified else known
+    is_verified = wanted.hot or gate.state == "Synced" or (view.decision and view.decision.state.stable)
+    return (artifact.version, artifact.digest) if artifact is not None and is_verified else known
 
 
 def _phase(view: View, gate: Gate, finding: Finding | None) -> Phase:

@@ -8,17 +8,16 @@ from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.resources import names
-from supportfleet_operator.resources.environment import channel_env, env_from
+from supportfleet_operator.resources.environment import channel_env
 from supportfleet_operator.resources.labels import labels, metadata
 from supportfleet_operator.resources.pods import (
     MODELS_MOUNT,
-    TMP_MOUNT,
     TMP_VOLUME,
-    container_security,
     empty_dir,
     keeps_claim,
     models_volume,
     pod_basics,
+    task_container,
 )
 
 DEADLINE_SECONDS: Final = 60
@@ -64,20 +63,11 @@ def channel_job(agent: SupportAgent, number: int) -> dict[str, Any]:
 
 def _container(agent: SupportAgent) -> dict[str, Any]:
     """A pointer can lie on the claim, as models can."""
-    template = agent.spec.template
-    container: dict[str, Any] = {
-        "name": names.CHANNEL_CONTAINER,
-        "image": template.image,
-        "imagePullPolicy": template.image_pull_policy,
-        "args": ["resolve-channel"],
-        "env": channel_env(agent),
-    }
-    if sources := env_from(agent):
-        container["envFrom"] = sources
-    claim = [{**MODELS_MOUNT, "readOnly": True}] if keeps_claim(agent) else []
-    return container | {
-        "resources": {name: dict(values) for name, values in RESOURCES.items()},
-        "securityContext": container_security(),
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [dict(TMP_MOUNT), *claim],
-    }
+    return task_container(
+        agent,
+        names.CHANNEL_CONTAINER,
+        args=["resolve-channel"],
+        env=channel_env(agent),
+        resources={name: dict(values) for name, values in RESOURCES.items()},
+        mounts=[{**MODELS_MOUNT, "readOnly": True}] if keeps_claim(agent) else [],
+    )

@@ -5,7 +5,6 @@ from typing import Any
 from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata
-from supportfleet_operator.resources.pods import keeps_claim
 
 DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
 
@@ -13,7 +12,7 @@ DEFAULT_ACCESS_MODES = ("ReadWriteOnce",)
 def model_claim(agent: SupportAgent) -> dict[str, Any] | None:
     """The PersistentVolumeClaim; none where models live in each pod, or on a claim that the user made."""
     model = agent.spec.model
-    if model is None or not keeps_claim(agent) or model.cache.claim_name is not None:
+    if model is None or not model.cache.has_own_claim:
         return None
     spec: dict[str, Any] = {
         "accessModes": list(model.cache.access_modes or DEFAULT_ACCESS_MODES),

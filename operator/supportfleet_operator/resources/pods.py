@@ -76,14 +76,34 @@ def pod_basics(agent: SupportAgent) -> dict[str, Any]:
 
 
 def sync_container(agent: SupportAgent, resources: dict[str, Any], *flags: str) -> dict[str, Any]:
-    """The container that fetches and verifies the model. Its last word is a line of JSON that says why it failed."""
+    """The container that fetches and verifies the model."""
+    return task_container(
+        agent,
+        names.SYNC_CONTAINER,
+        args=["sync-model", *flags],
+        env=sync_env(agent),
+        resources=resources,
+        mounts=[dict(MODELS_MOUNT)],
+    )
+
+
+def task_container(
+    agent: SupportAgent,
+    name: str,
+    *,
+    args: list[str],
+    env: list[dict[str, Any]],
+    resources: dict[str, Any],
+    mounts: list[Mount],
+) -> dict[str, Any]:
+    """A container that runs one command of the runtime. Its last word is a line of JSON that says why it failed."""
     template = agent.spec.template
     container: dict[str, Any] = {
-        "name": names.SYNC_CONTAINER,
+        "name": name,
         "image": template.image,
         "imagePullPolicy": template.image_pull_policy,
-        "args": ["sync-model", *flags],
-        "env": sync_env(agent),
+        "args": args,
+        "env": env,
     }
     if sources := env_from(agent):
         container["envFrom"] = sources
@@ -91,7 +111,7 @@ def sync_container(agent: SupportAgent, resources: dict[str, Any], *flags: str) 
         "resources": resources,
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [dict(TMP_MOUNT), dict(MODELS_MOUNT)],
+        "volumeMounts": [dict(TMP_MOUNT), *mounts],
     }
 
 

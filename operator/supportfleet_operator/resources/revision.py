@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from supportfleet_operator.api import API_VERSION, KIND, Model, SupportAgent, parse
 from supportfleet_operator.api.base import without_empty_lists
-from supportfleet_operator.api.model import CLAIM
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.configmap import config_json
 from supportfleet_operator.resources.environment import artifact_of
@@ -80,7 +79,7 @@ def controller_revision(agent: SupportAgent, number: int) -> dict[str, Any]:
 def _with_what_is_shared(then: Model, now: Model) -> Model:
     """A revision's model, with what all revisions have of the model as it is now."""
     shared: dict[str, Any] = {}
-    if _has_own_claim(then) and _has_own_claim(now):
+    if then.cache.has_own_claim and now.cache.has_own_claim:
         shared["cache"] = now.cache
     if then.hot and now.hot:
         shared |= {name: getattr(now, name) for name in OF_A_HOT_MODEL}
@@ -105,7 +104,3 @@ def _parts(agent: SupportAgent, *, complete: bool) -> dict[str, Any]:
 
 def _without(fields: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in left_out}
-
-
-def _has_own_claim(model: Model) -> bool:
-    return model.cache.type == CLAIM and model.cache.claim_name is None

@@ -79,6 +79,11 @@ def wanted_pods(state: RolloutState, inputs: Inputs) -> int:
     return max(need(inputs, load(*one)) for one in now_and_then)
 
 
+def has_pods(state: RolloutState, inputs: Inputs) -> bool:
+    """Whether the canary has those pods, and one in any case."""
+    return inputs.view(state.canary).ready >= max(1, wanted_pods(state, inputs))
+
+
 def load(weight: int, mirror: int) -> int:
     """Percent of all requests that reach a canary: its own, and copies of others."""
     return min(FULL, weight + mirror)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from supportfleet_operator.api import RolloutPhase
+from supportfleet_operator.api.status import MAX_RETIRING
 from supportfleet_operator.rollout.capacity import FULL, is_undo, step
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.state import MOST_RETIRING, RolloutState
+from supportfleet_operator.rollout.state import RolloutState
 
 _AT_REST: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -36,20 +37,16 @@ def enter(
 
 def begin(state: RolloutState, inputs: Inputs, canary: str, reason: str, message: str) -> RolloutState:
     """Bring a new revision up, with no traffic, at the first step."""
-    fresh = replace(
-        state,
+    return replace(
+        enter(replace(state, **_AT_REST), inputs, "Starting", reason, message),
         canary=canary,
-        step=0,
-        weight=0,
-        mirror=0,
+        phase_started_at=inputs.now,
         step_started_at=inputs.now,
         last_analysis=(),
         analysis_failures=0,
-        lost_at=None,
         retiring={name: at for name, at in state.retiring.items() if name != canary},
         sticky=tuple(name for name in state.sticky if name != canary),
     )
-    return replace(enter(unmeasured(fresh), inputs, "Starting", reason, message), phase_started_at=inputs.now)
 
 
 def to_step(state: RolloutState, inputs: Inputs, number: int, reason: str, message: str) -> RolloutState:
@@ -126,7 +123,7 @@ def _retired(
     at = {name: since for name, since in state.retiring.items() if name != but}
     if revision is not None and (state.stable is not None or inputs.view(revision).ready > 0):
         at[revision] = inputs.now
-    newest = sorted(at, key=lambda name: at[name])[-MOST_RETIRING:]
+    newest = sorted(at, key=lambda name: at[name])[-MAX_RETIRING:]
     stay = (*state.sticky, *([revision] if revision and stays else []))
     return {
         "retiring": {name: at[name] for name in newest},

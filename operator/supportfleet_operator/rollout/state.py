@@ -16,7 +16,6 @@ from supportfleet_operator.api import AnalysisOutcome, RolloutPhase, RolloutStat
 
 MOVING: Final = frozenset({"Starting", "Stepping", "Paused", "Promoting"})
 """Phases that have a canary."""
-MOST_RETIRING: Final = 16
 
 
 @dataclass(frozen=True, slots=True)

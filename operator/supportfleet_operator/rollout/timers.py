@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final, Literal
 
+from supportfleet_operator.api import Analysis
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.analysis.verdict import overall
-from supportfleet_operator.rollout.capacity import can_carry, is_undo, next_load, step, wanted_pods
+from supportfleet_operator.rollout.capacity import can_carry, has_pods, is_undo, next_load, step
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.state import RolloutState
 
 SOON: Final = 1.0
 """Seconds until a measurement that is due and was not made is asked for again."""
+GATHERING: Final = 0.2
+"""Of the interval: how long until a measurement that has samples, but too few, is looked at again."""
 
 
 def measures(state: RolloutState, inputs: Inputs) -> bool:
@@ -47,7 +50,7 @@ def has_figures(state: RolloutState, inputs: Inputs) -> bool:
 def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "figures", "time", "nothing"]:
     """What the rollout's next move lacks: pods that are ready, and figures that passed, are not waited for."""
     if state.phase == "Starting":
-        return "nothing" if inputs.view(state.canary).ready >= max(1, wanted_pods(state, inputs)) else "pods"
+        return "nothing" if has_pods(state, inputs) else "pods"
     if state.phase in {"Stepping", "Paused"}:
         now = step(state, inputs)
         if now is not None and now.pause is not None:
@@ -78,7 +81,16 @@ def due(state: RolloutState, inputs: Inputs) -> float | None:
         return None
     if state.last_analysis_at is None:
         return 0.0
-    return inputs.rollout.analysis.interval_seconds - _age(state.last_analysis_at, inputs.now)
+    return _between(state, inputs.rollout.analysis) - _age(state.last_analysis_at, inputs.now)
+
+
+def _between(state: RolloutState, analysis: Analysis) -> float:
+    """Seconds from one look to the next: fewer while samples come in, as there may be enough at any moment.
+
+    Else a canary that errs from its first request on would have one more interval to do so.
+    """
+    gathers = any(0 < (one.samples or 0) < analysis.min_samples for one in state.last_analysis)
+    return max(SOON, analysis.interval_seconds * GATHERING) if gathers else analysis.interval_seconds
 
 
 def next_look(state: RolloutState, inputs: Inputs) -> float | None:

@@ -209,3 +209,19 @@ async def test_without_a_container_no_termination_message_is_made_up(bucket: Any
     sync = Command(bucket.env(artifact) | {"TERMINATION_LOG": ""}, tmp_path / "unused")
     assert await sync.run("sync-model") == 0
     assert os.access(TERMINATION_LOG, os.F_OK) == existed
+
+
+async def test_what_libraries_do_at_the_end_changes_nothing(bucket: Any, make: Make, tmp_path: Path) -> None:
+    """The process's exit code says what became of the sync, though a library would abort the interpreter's end."""
+    artifact = make()
+    bucket.put(artifact)
+    code = "import atexit, os; atexit.register(os.abort); from supportfleet_runtime.__main__ import run; run()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, "sync-model"),
+        env={"PATH": os.environ["PATH"], "TERMINATION_LOG": str(tmp_path / "word"), **bucket.env(artifact)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, printed = await asyncio.wait_for(process.communicate(), TIMEOUT)
+    assert process.returncode == 0
+    assert artifact.digest in printed.decode()
+    assert json.loads((tmp_path / "word").read_text())["reason"] == "Synced"

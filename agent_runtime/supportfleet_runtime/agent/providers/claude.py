@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,18 +18,25 @@ import anthropic
 import structlog
 from anthropic.types import Message
 from anthropic.types.assistant_message_param import AssistantMessageParam
+from anthropic.types.message_param import MessageParam
+from anthropic.types.tool_param import ToolParam
 from anthropic.types.user_message_param import UserMessageParam
 
 from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
+from supportfleet_runtime.agent.providers.tool_use import asked_again, tool_param, tool_uses
+from supportfleet_runtime.agent.toolbox import ToolSession
 from supportfleet_runtime.errors import ProviderError
+from supportfleet_runtime.observability.tracing import Field, Kind, in_hand, span
 
 log = structlog.get_logger()
 
 RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 8.0
+LEAST_TOOL_SECONDS: Final = 1.0
+"""With less time left no tool is called: it might be cut off in the middle."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +89,49 @@ class ClaudeProvider:
 
     async def complete(self, prompt: Prompt, *, within: float) -> Completion:
         """Ask, and ask again where that may help, until the time is up."""
+        return _completion(await self._reply(prompt.system, _messages(prompt), (), self._deadline(within)))
+
+    async def complete_with_tools(self, prompt: Prompt, tools: ToolSession, *, within: float) -> Completion:
+        """Ask, carry out the calls that the model asks for, tell it what came of them, until it answers.
+
+        Each round makes a call of the few there are, so there are no more rounds than those. The time limit spans all.
+        """
+        loop, deadline = asyncio.get_running_loop(), self._deadline(within)
+        messages = _messages(prompt)
+        offered = [tool_param(spec) for spec in tools.specs]
+        while True:
+            message = await self._reply(prompt.system, messages, offered, deadline)
+            uses = tool_uses(message)
+            if not uses:
+                return _completion(message)
+            if tools.is_spent:
+                raise ProviderError("tool_limit", "the model asks for more calls of tools than it may have")
+            results = []
+            for use in uses:
+                left = deadline - loop.time()
+                if left < LEAST_TOOL_SECONDS:
+                    raise ProviderError("tools_slow", "there is no time left for a tool's call")
+                results.append(await tools.call(use.name, use.arguments, within=left))
+            messages += asked_again(message, uses, results)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    def _deadline(self, within: float) -> float:
+        return asyncio.get_running_loop().time() + min(within, self._settings.timeout)
+
+    async def _reply(
+        self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
+    ) -> Message:
+        """What the service says, after as many tries as it takes and the deadline allows."""
         loop = asyncio.get_running_loop()
-        limit = min(within, self._settings.timeout)
-        deadline = loop.time() + limit
+        limit = deadline - loop.time()
         try:
             async with asyncio.timeout_at(deadline):
                 for tries in range(1, self._settings.retries + 2):
                     try:
-                        return await self._guarded(prompt, deadline)
+                        return await self._guarded(system, messages, offered, deadline)
                     except ProviderError as error:
                         pause = pause_before_retry(error, tries, deadline - loop.time(), self._chance())
                         if pause is None or tries > self._settings.retries:
@@ -100,15 +142,14 @@ class ClaudeProvider:
             raise ProviderError("timeout", f"no reply within {limit:.3g} s") from None
         raise AssertionError("the last try returns or raises")  # pragma: no cover
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
-
-    async def _guarded(self, prompt: Prompt, deadline: float) -> Completion:
+    async def _guarded(
+        self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
+    ) -> Message:
         """Ask once, if there is leave to, and tell how it went."""
         leave = self._guard.admit()
         try:
-            completion = await self._ask(prompt)
+            with span("model call", {Field.MODEL: self._settings.model}, kind=Kind.CLIENT):
+                message = await self._ask(system, messages, offered)
         except ProviderError as error:
             leave.failed(error.reason)
             raise
@@ -119,15 +160,16 @@ class ClaudeProvider:
                 leave.dropped()
             raise
         leave.answered()
-        return completion
+        return message
 
-    async def _ask(self, prompt: Prompt) -> Completion:
+    async def _ask(self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam]) -> Message:
         try:
             message = await self._client.messages.create(
                 model=self._settings.model,
                 max_tokens=self._settings.max_tokens,
-                system=prompt.system,
-                messages=[_param(said) for said in prompt.utterances],
+                system=system,
+                messages=messages,
+                tools=offered or anthropic.omit,
             )
         except anthropic.APIStatusError as error:
             raise _of_status(error) from error
@@ -137,7 +179,15 @@ class ClaudeProvider:
             raise ProviderError("malformed", type(error).__name__) from error
         if usage := _usage(message):
             self._spent(usage)
-        return _completion(message)
+            in_hand().note(Field.TOKENS_READ, usage.read)
+            in_hand().note(Field.TOKENS_WRITTEN, usage.output_tokens)
+        if not isinstance(message, Message) or not isinstance(message.content, list):
+            raise ProviderError("malformed", "the answer is no message")
+        return message
+
+
+def _messages(prompt: Prompt) -> list[MessageParam]:
+    return [_param(said) for said in prompt.utterances]
 
 
 def _param(said: Utterance) -> UserMessageParam | AssistantMessageParam:
@@ -175,8 +225,6 @@ def _seconds(retry_after: str | None) -> float | None:
 
 def _completion(message: Message) -> Completion:
     """The reply's text. The SDK builds its types of whatever came, so nothing in them is taken for granted."""
-    if not isinstance(message, Message) or not isinstance(message.content, list):
-        raise ProviderError("malformed", "the answer is no message")
     if message.stop_reason == "refusal":
         raise ProviderError("refusal", "the model declined to answer")
     blocks = [block for block in message.content if getattr(block, "type", None) == "text"]

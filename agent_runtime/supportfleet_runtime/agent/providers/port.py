@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from supportfleet_runtime.agent.toolbox import ToolSession
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -39,4 +41,16 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+        ...
+
+
+class ToolUser(Provider, Protocol):
+    """A language model that can use tools."""
+
+    async def complete_with_tools(self, prompt: Prompt, tools: ToolSession, *, within: float) -> Completion:
+        """The reply, after as many calls of tools as the model asks for and the session allows.
+
+        Raises ``ProviderError``: ``tool_limit`` where the model asks for more than that, ``tools_unavailable`` and
+        ``tools_slow`` where it was the tools' fault.
+        """
         ...

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ class KafkaLink:
         self._consumer: Any = None
         self._topic = topic
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:  # noqa: ARG002 - all are alike
         """Produce, and wait until all in-sync replicas have them."""
         await self._produce(self._topic, bodies)
 
@@ -119,7 +119,7 @@ async def connect(cluster: Cluster, queue: str) -> KafkaLink:
         "bootstrap_servers": cluster.servers,
         "client_id": "supportfleet",
         "retry_backoff_ms": BACKOFF_MS,
-        **_with_context(cluster.security),
+        **with_context(cluster.security),
     }
     await _make_topics(client, cluster, [queue, f"{queue}.dead"])
     producer = AIOKafkaProducer(
@@ -149,7 +149,8 @@ async def _started(client: Any) -> Any:
     return client
 
 
-def _with_context(security: Mapping[str, Any]) -> dict[str, Any]:
+def with_context(security: Mapping[str, Any]) -> dict[str, Any]:
+    """What clients are told of a cluster's security, with the certificates that encryption takes."""
     encrypted = str(security.get("security_protocol", "")).endswith("SSL")
     return {**security, **({"ssl_context": ssl.create_default_context()} if encrypted else {})}
 

@@ -9,7 +9,7 @@ second in a crash, as its persistence is configured: the table has those tasks t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -42,7 +42,7 @@ class RedisLink:
         """Whether something may be pending for this consumer from before."""
         self._looked = 0.0
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:  # noqa: ARG002 - all are alike
         """Add to the stream."""
         async with self._client.pipeline(transaction=True) as pipeline:
             for body in bodies:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from aiobotocore.config import AioConfig
@@ -46,7 +46,7 @@ class SqsLink:
         attributes = {"VisibilityTimeout": str(VISIBILITY), "RedrivePolicy": json.dumps(redrive)}
         self._url = await self._find_or_make(name, attributes)
 
-    async def send(self, bodies: Sequence[bytes]) -> None:
+    async def send(self, bodies: Sequence[bytes], urgent: Collection[bytes] = ()) -> None:  # noqa: ARG002 - all are alike
         """Send in batches of ten."""
         await self._send(self._url, [body.decode() for body in bodies])
 

@@ -7,5 +7,5 @@ that a process which finds the schema up to date need not load Alembic.
 
 from typing import Final
 
-HEAD: Final = "0001"
+HEAD: Final = "0009"
 VERSION_TABLE: Final = "supportfleet_schema_version"

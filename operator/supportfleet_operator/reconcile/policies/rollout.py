@@ -28,7 +28,8 @@ def check(view: View) -> Finding | None:
         # Its controller has not looked at it yet, and an annotation of somebody's is enough for that. If pods are to be
         # replaced, its next status says so.
         return None
-    if is_complete(deployment):
+    begins = state is not None and state.stable is None
+    if is_complete(deployment) and not begins:  # the news of the first revision's pods comes by another watch
         return None
     status = deployment.get("status") or {}
     updated = 0 if is_outdated(deployment) else status.get("updatedReplicas", 0)

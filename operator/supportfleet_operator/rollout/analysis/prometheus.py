@@ -15,6 +15,7 @@ from math import isfinite
 from typing import Any, Final, Literal
 
 from supportfleet_operator.api import PLACEHOLDERS, AnalysisMetric, Rollout
+from supportfleet_operator.api.analysis import EACH_REVISION
 from supportfleet_operator.rollout.analysis.figures import Figure
 from supportfleet_operator.rollout.state import RolloutState
 
@@ -105,7 +106,7 @@ def _sides(metric: AnalysisMetric) -> tuple[Side, ...]:
     """Which revisions a query is asked for: stable only where it is the measure, and the query tells them apart."""
     if metric.query is None:
         return ()
-    compared = metric.max_increase_over_stable is not None and "{{revision}}" in metric.query
+    compared = metric.max_increase_over_stable is not None and EACH_REVISION in metric.query
     return ("canary", "stable") if compared else ("canary",)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from supportfleet_operator.api.status import MAX_SAMPLED
 from supportfleet_operator.rollout.analysis.reading import START
 
 CANARY: Final = "@canary"
@@ -17,8 +18,8 @@ STABLE: Final = "@stable"
 """Keys of the sums, beside those of pods: no pod has such a name."""
 SCRAPES: Final = "scrapes"
 """Counts how often was looked, so that a window that has begun is told from none."""
-MOST_PODS: Final = 31
-"""Of each revision: enough for a verdict, however many there are."""
+MOST_PODS: Final = MAX_SAMPLED // 2 - 1
+"""Of each revision: what there is room for beside the two sums."""
 
 Counters = Mapping[str, float]
 Window = Mapping[str, Counters]
@@ -33,7 +34,7 @@ def advance(window: Window, canary: Mapping[str, Counters], stable: Mapping[str,
         sums = add([window.get(key, {}), *(_counted(window.get(pod), seen[pod]) for pod in chosen)])
         after[key] = {**sums, SCRAPES: window.get(key, {}).get(SCRAPES, 0) + 1}
         after |= {pod: seen[pod] for pod in chosen}
-    room = 2 * MOST_PODS + 2 - len(after)
+    room = MAX_SAMPLED - len(after)
     return after | {pod: window[pod] for pod in sorted(rest)[:room]}
 
 

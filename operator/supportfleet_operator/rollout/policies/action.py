@@ -17,15 +17,10 @@ from supportfleet_operator.rollout.state import RolloutState
 
 def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
     """Carry an action out, and remember its id; one that means nothing here is only remembered."""
-    if is_done(state, inputs) or inputs.action is None:
+    if inputs.action is None or inputs.action.id == state.last_action_id:
         return None
     after = outcome(state, inputs)
     return replace(state if isinstance(after, str) else after, last_action_id=inputs.action.id)
-
-
-def is_done(state: RolloutState, inputs: Inputs) -> bool:
-    """Whether there is no action, or it was met before."""
-    return inputs.action is None or inputs.action.id == state.last_action_id
 
 
 def outcome(state: RolloutState, inputs: Inputs) -> RolloutState | str:
@@ -67,8 +62,7 @@ def _resume(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.phase != "Paused":
         return "nothing is paused"
     if state.reason == reasons.PAUSED_BY_ACTION:
-        resumed = starting.go_on(state, inputs, reasons.RESUMED, "resumed by a person")
-        return resumed or enter(state, inputs, "Starting", reasons.RESUMED, "resumed by a person")
+        return starting.resume(state, inputs, "resumed by a person")
     now = step(state, inputs)
     if now is None or now.pause is None or state.reason != reasons.PAUSE_STEP:
         return "it waits for something else than a person: use promote or abort"

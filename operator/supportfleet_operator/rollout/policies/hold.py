@@ -20,7 +20,5 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
             return state
         return enter(state, inputs, "Paused", reasons.PAUSED_BY_SPEC, "spec.rollout.paused is set")
     if paused and state.reason == reasons.PAUSED_BY_SPEC:
-        message = "spec.rollout.paused is not set any more"
-        resumed = starting.go_on(state, inputs, reasons.RESUMED, message)
-        return resumed or enter(state, inputs, "Starting", reasons.RESUMED, message)
+        return starting.resume(state, inputs, "spec.rollout.paused is not set any more")
     return None

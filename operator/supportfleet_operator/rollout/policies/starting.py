@@ -7,9 +7,9 @@ canary that had traffic before gets that back first, and nothing more with it.
 from dataclasses import replace
 
 from supportfleet_operator.rollout import reasons
-from supportfleet_operator.rollout.capacity import mirrored, reached, wanted_pods
+from supportfleet_operator.rollout.capacity import has_pods, mirrored, reached
 from supportfleet_operator.rollout.inputs import Inputs
-from supportfleet_operator.rollout.moves import to_step
+from supportfleet_operator.rollout.moves import enter, to_step
 from supportfleet_operator.rollout.policies import stepping
 from supportfleet_operator.rollout.state import RolloutState
 
@@ -18,12 +18,18 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
     """Go on with the step once the pods for its weight and for the next are ready."""
     if state.phase != "Starting":
         return None
-    return go_on(state, inputs, reasons.STEPPING, f"the pods of {state.canary} are ready") or state
+    return _go_on(state, inputs, reasons.STEPPING, f"the pods of {state.canary} are ready") or state
 
 
-def go_on(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState | None:
+def resume(state: RolloutState, inputs: Inputs, message: str) -> RolloutState:
+    """Go on after a person's pause, from where it was; where pods are gone by now, once they are back."""
+    resumed = _go_on(state, inputs, reasons.RESUMED, message)
+    return resumed or enter(state, inputs, "Starting", reasons.RESUMED, message)
+
+
+def _go_on(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState | None:
     """The step over again, at the weight that it had; None while it lacks pods."""
-    if inputs.view(state.canary).ready < max(1, wanted_pods(state, inputs)):
+    if not has_pods(state, inputs):
         return None
     ready = to_step(state, inputs, state.step, reason, message)
     again = replace(ready, weight=state.weight or reached(state, inputs), mirror=mirrored(state, inputs))

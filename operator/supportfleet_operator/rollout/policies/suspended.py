@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.capacity import is_undo
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import discard
 from supportfleet_operator.rollout.state import RolloutState
@@ -16,5 +17,5 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
         dropped = discard(
             state, inputs, "Idle", reasons.SUSPENDED, "spec.suspend is set: the rollout begins again after"
         )
-        return replace(dropped, undone=None if dropped.undone == dropped.stable else dropped.undone)
+        return replace(dropped, undone=None) if is_undo(dropped) else dropped
     return replace(state, retiring={}, sticky=())

@@ -1,0 +1,194 @@
+"""Server-sent events of a conversation: replies as they are stored, and how far its tasks are.
+
+An event's id is the set of turns whose replies were sent (see ``conversations.turn_set``), so a stream that breaks off
+is resumed by any pod, from what is stored: no reply is missed and none is sent twice. Events without an id (``task``)
+tell a state; after a reconnection the state is told anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import web
+
+from supportfleet_runtime.conversations.turn_set import TurnSet, parse_turn_set
+from supportfleet_runtime.conversations.updates import OpenTask, StoredReply, Updates
+from supportfleet_runtime.conversations.watching import Watching
+from supportfleet_runtime.errors import StorageError
+from supportfleet_runtime.gateway.endpoints import Answer, Endpoint, Parameter, identifier
+from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError, unavailable
+from supportfleet_runtime.gateway.queries import CUSTOMER, path_id, query_customer
+from supportfleet_runtime.gateway.schema import reply_json
+
+log = structlog.get_logger()
+
+MEDIA_TYPE: Final = "text/event-stream"
+HEARTBEAT: Final = 15.0
+LONGEST: Final = 3600.0
+"""After that the client resumes: so no connection, and no proof of who it is, lasts for ever."""
+WRITE_SECONDS: Final = 30.0
+PAGE: Final = 100
+AFTER: Final = Parameter(
+    "Last-Event-ID",
+    "header",
+    "The id of the last event that was received; `0` for all replies. Without it: what comes from now on.",
+    {"type": "string", "pattern": "^(0|[1-9][0-9]{0,8})$"},
+)
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """How many streams there may be at once, in this process."""
+
+    total: int
+    per_customer: int
+
+
+@dataclass
+class EventStreams:
+    """The endpoint of events."""
+
+    updates: Updates
+    watching: Watching
+    limits: StreamLimits
+    heartbeat: float = HEARTBEAT
+    longest: float = LONGEST
+    _open: Counter[str] = field(default_factory=Counter)
+
+    def endpoints(self) -> list[Endpoint]:
+        """The table of what is served here."""
+        return [
+            Endpoint(
+                "GET",
+                "/v1/conversations/{conversation_id}/events",
+                self.get_events,
+                "streamEvents",
+                "Stream a conversation's replies and its tasks' states as they come.",
+                {200: Answer("Server-sent events: `ready`, `task`, `reply`.", media_type=MEDIA_TYPE)},
+                problems={
+                    404: "It does not exist, or is another customer's.",
+                    422: "`Last-Event-ID` is no event's id.",
+                    429: "The customer has as many streams as allowed.",
+                },
+                parameters=(identifier("conversation_id", "conversation"), CUSTOMER, AFTER),
+            )
+        ]
+
+    async def get_events(self, request: web.Request) -> web.StreamResponse:
+        """Stream until the client leaves, the process stops, or ``longest``."""
+        conversation_id = path_id(request, "conversation_id")
+        customer_id, seen = await self.updates.position(conversation_id, query_customer(request))
+        seen = _after(request) or seen
+        with self._place(customer_id):
+            response = web.StreamResponse(
+                headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            )
+            await response.prepare(request)
+            if request.method == "HEAD":
+                return response
+            with contextlib.suppress(ConnectionError, TimeoutError):  # the client left, or doesn't read
+                await self._stream(request, response, conversation_id, seen)
+        return response
+
+    async def _stream(
+        self, request: web.Request, response: web.StreamResponse, conversation_id: str, seen: TurnSet
+    ) -> None:
+        told: dict[str, OpenTask] = {}
+        ends_at = time.monotonic() + self.longest
+        await _send(response, "ready", {"conversation_id": conversation_id}, seen)
+        with self.watching.watching(conversation_id) as bell:
+            while not self._is_over(request) and time.monotonic() < ends_at:
+                bell.clear()
+                try:
+                    replies, unfinished = await self.updates.since(conversation_id, seen, PAGE)
+                except StorageError as error:
+                    log.warning("stream_ended", conversation_id=conversation_id, reason=str(error))
+                    return
+                for task in unfinished:
+                    if told.get(task.task_id) != task:
+                        told[task.task_id] = task
+                        await _send(response, "task", _task_json(conversation_id, task))
+                for reply in replies:
+                    seen = seen.with_turn(reply.turn)
+                    await _send(response, "reply", _reply_json(conversation_id, reply), seen)
+                if not replies:
+                    told = {task.task_id: task for task in unfinished}
+                    await self._rest(response, bell)
+
+    async def _rest(self, response: web.StreamResponse, bell: asyncio.Event) -> None:
+        """Wait for the bell; if it doesn't ring, keep the connection alive and notice when it isn't."""
+        if self.watching.closed:
+            return
+        try:
+            async with asyncio.timeout(self.heartbeat):
+                await bell.wait()
+        except TimeoutError:
+            await _write(response, b":\n\n")
+
+    def _is_over(self, request: web.Request) -> bool:
+        return self.watching.closed or request.transport is None or request.transport.is_closing()
+
+    @contextlib.contextmanager
+    def _place(self, customer_id: str) -> Iterator[None]:
+        """One of the streams that there may be."""
+        if self.watching.closed or self._open.total() >= self.limits.total:
+            raise unavailable("there are as many streams as this pod takes")
+        if self._open[customer_id] >= self.limits.per_customer:
+            detail = f"a customer may have {self.limits.per_customer} streams at once: close one"
+            headers = {"Retry-After": "5"}
+            raise HttpProblemError(HTTPStatus.TOO_MANY_REQUESTS, "too-many-streams", detail, headers=headers)
+        self._open[customer_id] += 1
+        try:
+            yield
+        finally:
+            self._open[customer_id] -= 1
+            if not self._open[customer_id]:
+                del self._open[customer_id]
+
+
+def _task_json(conversation_id: str, task: OpenTask) -> dict[str, Any]:
+    body = {"task_id": task.task_id, "conversation_id": conversation_id, "turn": task.turn, "status": task.state}
+    return body if task.progress is None else {**body, "progress": task.progress}
+
+
+def _reply_json(conversation_id: str, stored: StoredReply) -> dict[str, Any]:
+    return {
+        "task_id": stored.task_id,
+        "conversation_id": conversation_id,
+        "message_id": stored.message_id,
+        "turn": stored.turn,
+        "created_at": stored.created_at,
+        **reply_json(stored.reply),
+    }
+
+
+async def _send(response: web.StreamResponse, event: str, data: dict[str, Any], seen: TurnSet | None = None) -> None:
+    """Send an event. JSON has no line breaks of its own, so it is one line of data."""
+    id_ = b"" if seen is None else f"id: {seen}\n".encode()
+    await _write(response, id_ + f"event: {event}\n".encode() + b"data: " + orjson.dumps(data) + b"\n\n")
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(WRITE_SECONDS):
+        await response.write(data)
+
+
+def _after(request: web.Request) -> TurnSet | None:
+    given = request.headers.get("Last-Event-ID")
+    if given is None:
+        return None
+    try:
+        return parse_turn_set(given)
+    except ValueError as error:
+        errors = [FieldError("Last-Event-ID", "the id of an event of this conversation, or 0")]
+        detail = "the header is not as documented"
+        raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-header", detail, errors) from error

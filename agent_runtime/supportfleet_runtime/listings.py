@@ -1,0 +1,39 @@
+"""Lists that commands print: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+LIMIT: Final = 100
+MOST: Final = 10_000
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    """The option ``--limit``."""
+    parser.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+
+
+def print_json(found: Sequence[Any]) -> None:
+    """A list of dataclasses."""
+    rows = orjson.dumps([asdict(one) for one in found], option=orjson.OPT_INDENT_2)
+    sys.stdout.write(f"{rows.decode()}\n")
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows in columns; the first one is the heading."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+def _number(given: str) -> int:
+    number = int(given)
+    if not 1 <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"it is not from 1 to {MOST}")
+    return number
