@@ -27,6 +27,7 @@ ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio
 NAME = "virtualservices.networking.istio.io"
 WATCHED = 300
 """Seconds that a watch may be silent."""
+REVISION = "supportfleet.dev/revision"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -78,10 +79,16 @@ class Desk:
         found = self.place.get("deployments", f"{self.name}-{revision}")
         return int(found["spec"]["replicas"]) if found else 0
 
+    def ready(self, revision: str) -> int:
+        """A revision's pods that are ready by their own word; its Deployment says so a moment later."""
+        pods = [one for one in self.place.list("pods") if one["metadata"]["labels"].get(REVISION) == revision]
+        conditions = (condition for pod in pods for condition in pod["status"].get("conditions", ()))
+        return sum(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
     def objects(self, plural: str, revision: str) -> dict[str, str]:
         """A revision's objects of a kind: who each is, by name."""
         listed = (one["metadata"] for one in self.place.list(plural))
-        return {one["name"]: one["uid"] for one in listed if one["labels"].get("supportfleet.dev/revision") == revision}
+        return {one["name"]: one["uid"] for one in listed if one["labels"].get(REVISION) == revision}
 
     def ask(self, action: str, revision: str) -> None:
         prefix = "supportfleet.dev/action"

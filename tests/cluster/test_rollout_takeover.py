@@ -69,7 +69,7 @@ class TestBlueGreen:
                 time.sleep(1)
                 assert desk.state["phase"] == "Starting"
             desk.eventually(lambda: desk.state["phase"] == "Paused", "it waits for a word", 40)
-            assert place.get("deployments", f"{desk.name}-{second}")["status"]["readyReplicas"] == 4
+            assert desk.ready(second) == 4
             with watching(
                 place,
                 "deployments",

@@ -82,6 +82,8 @@ def test_a_rollout_by_routes(desk: Any) -> None:
     assert desk.child("Deployment", first)["spec"]["replicas"] == 4
     desk.after(2).settle()
     assert [rule["name"] for rule in rules(desk)] == ["weighted"]
+    assert desk.child("Deployment", first)["spec"]["replicas"] == 4
+    desk.after(30).settle()
     assert desk.child("Deployment", first)["spec"]["replicas"] == 0
 
 

@@ -166,7 +166,10 @@ class TestStickiness:
         assert world.log[-1].sticky == ("r1", "r2")
 
     def test_a_promoted_away_revision_keeps_its_conversations(self) -> None:
-        """It stays up, at its size, until the longer of the delay and the time to live, and then goes."""
+        """It keeps them for the time to live, and its pods, at their size, for the delay after that.
+
+        Proxies hear of pods that go before they hear of routes that did.
+        """
         world = self.world(10)
         world.change("r2")
         assert (world.weights, world.log[-1].sticky) == ({"r2": 100}, ("r2", "r1"))
@@ -175,12 +178,19 @@ class TestStickiness:
         assert (world.log[-1].sticky, world.scale["r1"]) == (("r2", "r1"), Scale(4, autoscaled=False))
         assert world.log[-1].requeue_after == 1
         world.wait(1)
-        assert (world.log[-1].sticky, world.scale["r1"].min_replicas) == ((), 0)
+        assert (world.log[-1].sticky, world.scale["r1"]) == ((), Scale(4, autoscaled=False))
+        assert world.log[-1].requeue_after == 30
+        world.wait(29)
+        assert world.scale["r1"] == Scale(4, autoscaled=False)
+        world.wait(1)
+        assert world.scale["r1"].min_replicas == 0
 
     def test_a_delay_longer_than_that_holds(self) -> None:
         """With a time to live of a second the pods stay for scaleDownDelaySeconds all the same."""
         world = self.world(10, ttl=1)
         world.change("r2")
+        world.wait(1)
+        assert world.log[-1].sticky == ()
         assert world.wait(29).retiring
         assert not world.wait(1).retiring
 
@@ -247,6 +257,8 @@ class TestStickiness:
         world = self.world(10)
         world.change("r2")
         world.sticky_seconds = None
+        world.settle()
+        assert (world.log[-1].sticky, world.state.sticky, world.scale["r1"].min_replicas) == ((), (), 4)
         world.wait(30)
         assert (world.log[-1].sticky, world.state.sticky, world.scale["r1"].min_replicas) == ((), (), 0)
 

@@ -112,11 +112,11 @@ def next_look(state: RolloutState, inputs: Inputs) -> float | None:
 
 
 def retires_in(state: RolloutState, inputs: Inputs, revision: str) -> float:
-    """Seconds until a revision without traffic gives its pods back."""
-    delay = inputs.rollout.scale_down_delay_seconds
+    """Seconds until a revision without a share of the traffic loses the next: its conversations, and then its pods."""
+    limit = inputs.rollout.scale_down_delay_seconds
     if revision in state.sticky:
-        delay = max(delay, inputs.sticky_seconds or 0)
-    return delay - _age(state.retiring[revision], inputs.now)
+        limit = inputs.sticky_seconds or 0
+    return limit - _age(state.retiring[revision], inputs.now)
 
 
 def may_be_needed(state: RolloutState, inputs: Inputs) -> bool:
