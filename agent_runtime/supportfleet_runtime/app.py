@@ -8,10 +8,9 @@ the start is waited for, not crashed on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -47,19 +46,7 @@ log = structlog.get_logger()
 MIGRATION_PAUSE: Final = 2.0
 WORKER_GRACE: Final = 5.0
 
-
 PARTS: Final = web.AppKey("parts", Parts)
-SERVER_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
-    {
-        "access_log": None,  # a line for each message is logged anyway
-        "auto_decompress": False,  # no body is worth unpacking a bomb
-        "keepalive_timeout": 75.0,  # for the next request's whole head, too: however slowly it drips in
-        "max_line_size": 8190,
-        "max_field_size": 8190,
-        "max_headers": 128,
-    }
-)
-"""How the application is served."""
 
 
 def build(

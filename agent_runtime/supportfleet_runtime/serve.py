@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from typing import Final
 
 import structlog
 import uvloop
-from aiohttp import web
 
-from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, build
+from supportfleet_runtime.app import PARTS, build
 from supportfleet_runtime.config import Configuration, Settings
 from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import StorageError, StorageUnavailableError
+from supportfleet_runtime.gateway.server import serve_until
 from supportfleet_runtime.parts import Progress
 from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage.database import Database
@@ -28,7 +27,6 @@ log = structlog.get_logger()
 
 OK, FAILED, UNREACHABLE = 0, 1, 3
 HANDLER_GRACE: Final = 2.0
-BACKLOG: Final = 1024
 
 
 async def serve(configuration: Configuration, role: Role) -> bool:
@@ -36,29 +34,15 @@ async def serve(configuration: Configuration, role: Role) -> bool:
     settings = configuration.settings
     app = build(configuration, role)
     progress = app[PARTS].progress
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, progress.stop.set)
     grace = settings.api_timeout_seconds + HANDLER_GRACE
-    runner = web.AppRunner(app, shutdown_timeout=grace, **SERVER_OPTIONS)
     tuning = asyncio.create_task(_freeze_when_ready(progress))
     try:
-        await runner.setup()
-        await web.TCPSite(runner, settings.api_host, settings.api_port, backlog=BACKLOG).start()
-        log.info("listening", addresses=[f"{address[0]}:{address[1]}" for address in runner.addresses])
-        await progress.stop.wait()
-        progress.draining = True
-        log.info("draining")
-    except OSError as error:
-        log.critical(
-            "not_listening", port=settings.api_port, reason=error.strerror, remedy="set API_PORT to a free port"
+        listened = await serve_until(
+            progress.stop, app, settings.api_host, settings.api_port, setting="API_PORT", grace=grace
         )
-        progress.failed = True
     finally:
         tuning.cancel()
-        await runner.cleanup()
-    log.info("stopped")
-    return not progress.failed
+    return listened and not progress.failed
 
 
 async def _freeze_when_ready(progress: Progress) -> None:

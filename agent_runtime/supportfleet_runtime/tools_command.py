@@ -5,22 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 from typing import Final
 
-import structlog
 import uvloop
-from aiohttp import web
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import SERVER_OPTIONS
 from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.config import Configuration
 from supportfleet_runtime.database_location import database_url
+from supportfleet_runtime.gateway.server import serve_until
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.tools.service import build_tool_service
-
-log = structlog.get_logger()
 
 OK, FAILED = 0, 1
 GRACE_SECONDS: Final = 2.0
@@ -42,21 +37,7 @@ async def _serve(configuration: Configuration) -> bool:
     settings = configuration.settings
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     app = build_tool_service(configuration, database, now=utc_now)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     grace = settings.tools_timeout + GRACE_SECONDS
-    runner = web.AppRunner(app, shutdown_timeout=grace, **SERVER_OPTIONS)
-    try:
-        await runner.setup()
-        await web.TCPSite(runner, settings.api_host, settings.tools_port).start()
-        log.info("listening", addresses=[f"{address[0]}:{address[1]}" for address in runner.addresses])
-        await stop.wait()
-    except OSError as error:
-        remedy = "set TOOLS_PORT to a free port"
-        log.critical("not_listening", port=settings.tools_port, reason=error.strerror, remedy=remedy)
-        return False
-    finally:
-        await runner.cleanup()
-    log.info("stopped")
-    return True
+    return await serve_until(
+        asyncio.Event(), app, settings.api_host, settings.tools_port, setting="TOOLS_PORT", grace=grace
+    )

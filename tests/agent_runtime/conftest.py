@@ -18,9 +18,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import settings
 
-from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, build
+from supportfleet_runtime.app import PARTS, build
 from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.config import load
+from supportfleet_runtime.gateway.server import make_runner
 from supportfleet_runtime.parts import Parts
 from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage.database import Database
@@ -43,6 +44,13 @@ def logging_as_it_was() -> Iterator[None]:
     root.handlers[:] = before[1]
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+
+
+class Server(TestServer):
+    """A server as the commands make it."""
+
+    async def _make_runner(self, **options: Any) -> web.AppRunner:
+        return make_runner(self.app, **options)
 
 
 @dataclass
@@ -112,9 +120,7 @@ async def start_agent(database_url: str, tmp_path: Path) -> AsyncIterator[Callab
         ) -> RunningAgent:
             given = {"DATABASE_URL": database_url, "CONFIG_DIR": str(tmp_path), "MODEL_DIR": str(tmp_path), **environ}
             app = build(load(given), role, now=now)
-            server = TestServer(app)
-            await server.start_server(**SERVER_OPTIONS)
-            client = await stack.enter_async_context(TestClient(server))
+            client = await stack.enter_async_context(TestClient(Server(app)))
             if until_ready:
                 await asyncio.wait_for(app[PARTS].progress.ready.wait(), START_SECONDS)
             return RunningAgent(client, app[PARTS])

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from supportfleet_runtime.app import SERVER_OPTIONS
 from supportfleet_runtime.config import load
 from supportfleet_runtime.errors import ConfigurationError
 from supportfleet_runtime.gateway.buckets import Bucket, MemoryBuckets, Policy, take
+from supportfleet_runtime.gateway.server import make_runner
 from supportfleet_runtime.gateway.shared_buckets import PAUSE, SharedBuckets
 
 MESSAGE = {"customer_id": "cust-1001", "text": "hello"}
@@ -188,14 +187,14 @@ class TestOrigins:
 class TestSlowness:
     async def test_a_head_that_drips(self) -> None:
         """A connection that never completes a head is closed, though bytes keep coming."""
-        app = web.Application()
-        server = TestServer(app)
-        await server.start_server(**{**SERVER_OPTIONS, "keepalive_timeout": 0.2})
+        runner = make_runner(web.Application(), keepalive_timeout=0.2)
+        await runner.setup()
         try:
-            reader, writer = await asyncio.open_connection(server.host, server.port)
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
             writer.write(b"GET / HTTP/1.1\r\nX: ")
             async with asyncio.timeout(10):
                 assert await reader.read() == b""
             writer.close()
         finally:
-            await server.close()
+            await runner.cleanup()

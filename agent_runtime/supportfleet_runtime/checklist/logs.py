@@ -20,9 +20,10 @@ import aiohttp
 from aiohttp import web
 
 from supportfleet_runtime import config
-from supportfleet_runtime.app import PARTS, SERVER_OPTIONS, build
+from supportfleet_runtime.app import PARTS, build
 from supportfleet_runtime.checklist.outcome import NotCheckableError, Outcome, judged
 from supportfleet_runtime.checklist.subject import Subject
+from supportfleet_runtime.gateway.server import make_runner
 from supportfleet_runtime.observability.logs import configure_logging
 
 START_SECONDS: Final = 30.0
@@ -75,7 +76,7 @@ async def _agent(folder: Path, key: str) -> AsyncIterator[str]:
         "LOG_LEVEL": "debug",
     }
     app = build(config.load(environ))
-    runner = web.AppRunner(app, **SERVER_OPTIONS)
+    runner = make_runner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
