@@ -45,6 +45,17 @@ async def problem(got: Any, status: int) -> dict[str, Any]:
     return body
 
 
+async def exchange(agent: Any, raw: bytes) -> tuple[bytes, bytes]:
+    """What is answered to bytes until the connection ends: the first head, and the rest."""
+    reader, writer = await asyncio.open_connection(agent.client.host, agent.client.port)
+    writer.write(raw)
+    async with asyncio.timeout(20):
+        answer = await reader.read()
+    writer.close()
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    return head + separator, body
+
+
 class TestMessages:
     async def test_a_message_is_answered(self, agent: Any) -> None:
         """The response is the contract's: ids, reply, and how it came about."""
@@ -247,6 +258,35 @@ class TestRefusals:
         await problem(got, 405)
         assert got.headers["Allow"] == "POST"
         await problem(await agent.client.delete("/v1/messages"), 405)
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"secret\r\n\r\n",
+            b"POST /v1/messages HTTP/9.9\r\nHost: secret\r\n\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nA secret: x\r\n\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nX: secret\x00\r\n\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nX: " + b"secret" * 2000 + b"\r\n\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\n" + b"X: secret\r\n" * 200 + b"\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: secret\r\n\r\n",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
+        ],
+    )
+    async def test_what_is_no_http(self, agent: Any, raw: bytes) -> None:
+        """Requests that can't be read are problems too, which repeat nothing of them, and the connection ends."""
+        head, body = await exchange(agent, raw)
+        assert head.startswith(b"HTTP/1.0 400 ")
+        assert b"Content-Type: application/problem+json\r\n" in head
+        told = json.loads(body)
+        assert (told["type"], told["status"]) == ("urn:supportfleet:problem:malformed-request", 400)
+        assert f"X-Request-Id: {told['request_id']}\r\n".encode() in head
+        assert b"secret" not in head + body
+
+    @pytest.mark.parametrize("path", ["/v1/messages", "/v1/nothing"])
+    async def test_expectations_that_nobody_meets(self, agent: Any, path: str) -> None:
+        """What a request expects beyond being told to go on is refused by a problem."""
+        await problem(await agent.client.post(path, data=b"{}", headers={**JSON, "Expect": "cake"}), 417)
 
     async def test_a_client_that_leaves(self, agent: Any) -> None:
         """A body that breaks off, or a client that hangs up, harms nobody else."""

@@ -43,7 +43,7 @@ class HttpProblemError(SupportfleetError):
     errors: Sequence[FieldError] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, request: web.Request) -> web.Response:
+    def response(self, request: web.BaseRequest) -> web.Response:
         """The problem document."""
         body: dict[str, Any] = {
             "type": f"urn:supportfleet:problem:{self.kind}",
@@ -72,11 +72,10 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         log.warning("storage_unavailable", reason=str(error), request_id=request_id(request))
         return unavailable("the database can't be reached").response(request)
     except web.HTTPException as error:
-        return _of_aiohttp(error).response(request)
+        return of_aiohttp(error).response(request)
     except Exception:
         log.exception("request_failed", method=request.method, route=_route(request), request_id=request_id(request))
-        detail = "something went wrong here; it was logged"
-        return HttpProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail).response(request)
+        return internal().response(request)
 
 
 def unavailable(detail: str) -> HttpProblemError:
@@ -85,7 +84,14 @@ def unavailable(detail: str) -> HttpProblemError:
     return HttpProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", detail, headers=headers)
 
 
-def _of_aiohttp(error: web.HTTPException) -> HttpProblemError:
+def internal() -> HttpProblemError:
+    """What is a bug."""
+    detail = "something went wrong here; it was logged"
+    return HttpProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
+
+
+def of_aiohttp(error: web.HTTPException) -> HttpProblemError:
+    """What aiohttp refuses by itself."""
     status = HTTPStatus(error.status)
     kept = {name: value for name, value in error.headers.items() if name in {"Allow", "Location"}}
     return HttpProblemError(

@@ -17,7 +17,7 @@ _ACCEPTED: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _ID: Final = web.RequestKey("request_id", str)
 
 
-def request_id(request: web.Request) -> str:
+def request_id(request: web.BaseRequest) -> str:
     """The request's id."""
     known = request.get(_ID)
     if known is None:

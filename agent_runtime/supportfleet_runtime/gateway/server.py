@@ -1,4 +1,6 @@
-"""How applications are served over HTTP: within which limits, and until when.
+"""How applications are served over HTTP: within which limits, until when, and what is no HTTP at all.
+
+What the parser refuses reaches no handler and no middleware, and is refused with a problem document all the same.
 
 On SIGTERM or SIGINT no new connection is taken, requests that wait get their answers within the grace, and then the
 application closes what it opened.
@@ -9,11 +11,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
 from aiohttp import web
+
+from supportfleet_runtime.gateway.problems import HttpProblemError, internal, of_aiohttp
+from supportfleet_runtime.gateway.request_ids import HEADER as REQUEST_ID
+from supportfleet_runtime.gateway.request_ids import request_id
 
 log = structlog.get_logger()
 
@@ -28,11 +35,58 @@ OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
         "max_headers": 128,
     }
 )
+MALFORMED: Final = HttpProblemError(
+    HTTPStatus.BAD_REQUEST, "malformed-request", "this is no well-formed HTTP/1.1 request, or its head is too large"
+)
 
 
-def make_runner(app: web.Application, **options: Any) -> web.AppRunner:
+class Connection(web.RequestHandler):
+    """A connection that refuses what it can't read with a problem document."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = HTTPStatus.INTERNAL_SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse it. ``message`` quotes what was sent, so it is not repeated."""
+        super().handle_error(request, status, exc, message)  # logs it, and breaks off where an answer has begun
+        problem = MALFORMED if status == HTTPStatus.BAD_REQUEST else internal()
+        response = problem.response(request)
+        response.headers[REQUEST_ID] = request_id(request)
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Makes such connections."""
+
+    def __call__(self) -> Connection:
+        """A connection that somebody made."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """Serves an application with such a server."""
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            try:
+                return await made.request_handler(request)
+            except web.HTTPException as error:  # no middleware saw it: an expectation (Expect) that nobody meets
+                return of_aiohttp(error).response(request)
+
+        return Server(handle, request_factory=made.request_factory, **self._kwargs)
+
+
+def make_runner(app: web.Application, **options: Any) -> Runner:
     """What serves an application, with ``options`` beside the usual ones."""
-    return web.AppRunner(app, **{**OPTIONS, **options})
+    return Runner(app, **{**OPTIONS, **options})
 
 
 async def serve_until(
