@@ -7,16 +7,18 @@ A test's folder is its tier: ``tests/cluster`` has a control plane without nodes
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn, Protocol
 
 import pytest
 
@@ -118,14 +120,25 @@ def _local(*arguments: str, timeout: float = UP_TIMEOUT) -> subprocess.Completed
 def _embedded(name: str, nodes: int) -> Iterator[Kubernetes]:
     if os.geteuid() != 0:
         _unavailable("root", "the embedded cluster makes network namespaces: run as root, or set KUBECONFIG")
-    up = _local("up", "--name", name, "--nodes", str(nodes), "--provider", "embedded", "--yes")
-    if up.returncode:
-        pytest.fail(f"local up --name {name}: exit {up.returncode}\n{up.stdout}\n{up.stderr}", pytrace=False)
-    info = json.loads(_local("status", "--name", name, "-o", "json").stdout)
-    yield Kubernetes(Path(info["kubeconfig"]), info["kubectl"], info)
-    if os.environ.get("SUPPORTFLEET_KEEP") != "1":
-        down = _local("down", "--name", name)
-        assert down.returncode == 0, down.stdout + down.stderr
+    with (Path(tempfile.gettempdir()) / f"supportfleet-{name}.lock").open("w") as used:
+        fcntl.flock(used, fcntl.LOCK_SH)
+        up = _local("up", "--name", name, "--nodes", str(nodes), "--provider", "embedded", "--yes")
+        if up.returncode:
+            pytest.fail(f"local up --name {name}: exit {up.returncode}\n{up.stdout}\n{up.stderr}", pytrace=False)
+        info = json.loads(_local("status", "--name", name, "-o", "json").stdout)
+        yield Kubernetes(Path(info["kubeconfig"]), info["kubectl"], info)
+        if os.environ.get("SUPPORTFLEET_KEEP") != "1" and _is_last(used):
+            down = _local("down", "--name", name)
+            assert down.returncode == 0, down.stdout + down.stderr
+
+
+def _is_last(used: IO[str]) -> bool:
+    """Whether no other run of tests on this machine uses the cluster; none begins to before the file is closed."""
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

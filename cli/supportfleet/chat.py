@@ -8,6 +8,7 @@ from urllib.parse import quote
 import aiohttp
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from supportfleet.errors import SupportfleetError
 from supportfleet.kubectl import Kubectl
@@ -79,13 +80,17 @@ def _remedy(status: int, conversation: Conversation) -> str:
 
 def show(console: Console, text: str, answer: dict[str, Any]) -> None:
     """Print a message and what was answered, with where the answer came from."""
-    console.print(f"[bold cyan]customer[/] {text}", highlight=False)
-    console.print(f"[bold green]agent[/]    {answer['reply']}", highlight=False)
-    source = answer.get("model") or answer["source"]
-    console.print(
-        f"         [dim]{answer['intent']} ({answer['confidence']:.0%}), {source}, {answer['latency_ms']:.0f} ms[/]",
-        highlight=False,
-    )
+    console.print("[bold cyan]customer[/]", escape(text), highlight=False)
+    _show_reply(console, answer)
+    facts = [f"{answer['intent']} ({answer['confidence']:.0%})", answer.get("model") or answer["source"]]
+    if "latency_ms" in answer:  # a task's answer has none: it took as long as it took
+        facts.append(f"{answer['latency_ms']:.0f} ms")
+    console.print(f"         [dim]{escape(', '.join(facts))}[/]", highlight=False)
+
+
+def _show_reply(console: Console, answer: dict[str, Any]) -> None:
+    """Print a reply to the letter, whatever looks like markup in it."""
+    console.print("[bold green]agent[/]   ", escape(answer["reply"]), highlight=False)
 
 
 @click.command()
@@ -103,4 +108,4 @@ def chat(agent: str, text: str | None, namespace: str, customer: str) -> None:
             if text:
                 show(console, message, answer)
                 return
-            console.print(f"[bold green]agent[/]    {answer['reply']}", highlight=False)
+            _show_reply(console, answer)
