@@ -18,6 +18,9 @@ from supportfleet_runtime.agent.pricing import Usage
 from supportfleet_runtime.agent.providers import Prompt, Utterance
 from supportfleet_runtime.agent.providers.claude import ClaudeProvider, ClaudeSettings
 from supportfleet_runtime.agent.toolbox import MAX_RESULT_CHARACTERS, ToolResult, ToolSession, ToolSpec, ToolStatus
+from supportfleet_runtime.agent.turn import Attempt
+from supportfleet_runtime.clock import utc_now
+from supportfleet_runtime.conversations.escalations import Escalations
 from supportfleet_runtime.errors import ProviderError
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.tool_tables import effects, refunds
@@ -231,6 +234,14 @@ class TestTheWholeAgent:
         got = await agent.say("10 euros back for A-1003 please")
         assert got["escalated"]
         assert got["reply"].endswith("A colleague!")
+
+    async def test_the_person_is_told_what_was_tried(self, start: Any, messages_api: Any) -> None:
+        """A call for a person that a tool needed holds which tools were tried, in order, and how each ended."""
+        agent = await start(json.dumps({"rules": {"intents": []}, "tools": {"refund": {"approvalAbove": 5}}}))
+        messages_api.then_say(messages_api.tool_use(LOOK, REFUND), messages_api.message("Your money is back."))
+        await agent.say("10 euros back for A-1003 please")
+        (call,) = await Escalations(agent.parts.database, agent.parts.settings.scope, now=utc_now).latest(10)
+        assert call.attempts == (Attempt("order_lookup", "done"), Attempt("refund", "needs_approval"))
 
     async def test_a_copy_of_a_message_changes_nothing(self, start: Any, messages_api: Any, database: Database) -> None:
         """A mirrored message is answered with tools, and moves no money."""

@@ -32,6 +32,7 @@ from supportfleet_runtime.tools.toolbox import Tools
 
 SCOPE = "default/default"
 KEY = "tools-key-0123456789"
+KINDS = ("drop-before", "drop-after", "garbage", "fail-after")
 REFUND = {"order_number": "A-1003", "amount": 10, "reason": "too small"}
 
 
@@ -92,8 +93,13 @@ class Faults:
     def random(cls, seed: int, share: float) -> Faults:
         """Faults on so many of the requests, calls and look-ups alike."""
         dice = random.Random(seed)
-        kinds = ("drop-before", "drop-after", "garbage", "fail-after")
-        return cls(lambda _request: dice.choice(kinds) if dice.random() < share else None)
+        return cls(lambda _request: dice.choice(KINDS) if dice.random() < share else None)
+
+    @classmethod
+    def after_commit(cls, seed: int, share: float) -> Faults:
+        """Every call is carried out and its connection dropped; faults on so many of the look-ups."""
+        looked_up = cls.random(seed, share).choose
+        return cls(lambda request: "drop-after" if request.method == "POST" else looked_up(request))
 
 
 def _close(request: web.Request) -> None:

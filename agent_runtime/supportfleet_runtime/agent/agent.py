@@ -23,7 +23,7 @@ from supportfleet_runtime.agent.prompt import build_prompt
 from supportfleet_runtime.agent.rules import RULES, Case
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.agent.toolbox import Authority, Toolbox, ToolSession
-from supportfleet_runtime.agent.turn import GENERIC_LEVEL, Answer, Source, Turn
+from supportfleet_runtime.agent.turn import GENERIC_LEVEL, Answer, Attempt, Source, Turn
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.tracing import Field, span
 
@@ -92,7 +92,7 @@ class Agent:
             tools_enabled=found.tools_enabled,
             fallback_level=found.level,
         )
-        return _with_person(answer, turn, settings) if tools and tools.needs_person else answer
+        return _with_person(answer, tools, turn, settings) if tools and tools.needs_person else answer
 
     async def _tools(self, turn: Turn, settings: AgentSettings) -> ToolSession | None:
         if self._toolbox is None:
@@ -125,11 +125,12 @@ def _with_effects(answer: Answer, tools: ToolSession, turn: Turn, settings: Agen
     """The generic message, or in its place what was done before nobody was left to tell of it."""
     if tools.changes:
         answer = replace(answer, text="\n".join(result.message for result in tools.changes))
-    return _with_person(answer, turn, settings) if tools.needs_person else answer
+    return _with_person(answer, tools, turn, settings) if tools.needs_person else answer
 
 
-def _with_person(answer: Answer, turn: Turn, settings: AgentSettings) -> Answer:
-    """Call a person, and say so, whatever the model said."""
+def _with_person(answer: Answer, tools: ToolSession, turn: Turn, settings: AgentSettings) -> Answer:
+    """Call a person, and say so, whatever the model said; the person is told what was tried."""
     if turn.escalated:
         return answer
-    return replace(answer, text=f"{answer.text}\n\n{settings.escalation_reply}", escalate=True)
+    attempts = tuple(Attempt(result.tool, result.status.value) for result in tools.results)
+    return replace(answer, text=f"{answer.text}\n\n{settings.escalation_reply}", escalate=True, attempts=attempts)
