@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
+from supportfleet_runtime.clock import utc_now
+from supportfleet_runtime.conversations.escalations import Escalations
 from supportfleet_runtime.gateway.mirroring import is_mirrored
 from supportfleet_runtime.storage.schema import conversations, messages, tasks
 
@@ -130,6 +132,22 @@ async def test_what_is_not_answered_yet_is_left_out(start_agent: Any, messages_a
     await mirror(agent, "Do your boots run small?", conversation_id=conversation)
     said = [one["content"] for one in messages_api.requests[-1]["messages"]]
     assert said == ["hello", first["reply"], "Do your boots run small?"]
+
+
+async def test_a_persons_words_are_seen(start_agent: Any, messages_api: Any) -> None:
+    """A copy is shown what a person has written to the customer, as the original is."""
+    agent = await start_agent(ANTHROPIC_API_KEY=messages_api.key, ANTHROPIC_BASE_URL=messages_api.url)
+    first = await agent.say("I want to talk to a human")
+    people = Escalations(agent.parts.database, agent.parts.settings.scope, now=utc_now)
+    (call,) = await people.latest(1)
+    await people.claim(call.escalation_id, "bea")
+    await people.reply(call.escalation_id, "bea", "It is on its way to you.")
+    conversation = first["conversation_id"]
+    await mirror(agent, "Do your boots run small?", conversation_id=conversation)
+    await agent.say("Do your boots run small?", conversation_id=conversation)
+    copy, original = ([one["content"] for one in request["messages"]] for request in messages_api.requests[-2:])
+    assert copy == original
+    assert copy[1].endswith("It is on its way to you.")
 
 
 async def test_another_customers_conversation(start_agent: Any) -> None:

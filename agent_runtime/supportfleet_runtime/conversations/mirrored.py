@@ -15,12 +15,11 @@ from collections.abc import Callable
 
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.rules import Pending
-from supportfleet_runtime.agent.turn import Exchange, Turn
+from supportfleet_runtime.agent.turn import Turn
 from supportfleet_runtime.conversations.records import ConversationRecord, Incoming, Reply
-from supportfleet_runtime.conversations.turns import reply_of
+from supportfleet_runtime.conversations.turns import exchanges, reply_of
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.observability.metrics import Metrics
-from supportfleet_runtime.storage.schema import AGENT, CUSTOMER
 
 
 class Mirrored:
@@ -50,11 +49,6 @@ class Mirrored:
 
 def _turn(incoming: Incoming, found: ConversationRecord | None = None, pending: Pending | None = None) -> Turn:
     said = {(message.turn, message.role): message.text for message in found.messages} if found else {}
-    history = [
-        Exchange(text, said[turn, AGENT])
-        for (turn, role), text in sorted(said.items())
-        if role == CUSTOMER and (turn, AGENT) in said
-    ]
     return Turn(
         task_id=incoming.task_id,
         conversation_id=incoming.conversation_id,
@@ -62,7 +56,7 @@ def _turn(incoming: Incoming, found: ConversationRecord | None = None, pending: 
         number=max((turn for turn, _ in said), default=0) + 1,
         text=incoming.text,
         received_at=incoming.received_at,
-        history=tuple(history),
+        history=tuple(one for one in exchanges(said) if one.reply is not None),
         pending=pending,
         escalated=found.escalated if found else False,
         is_copy=True,

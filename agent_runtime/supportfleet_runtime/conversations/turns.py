@@ -145,7 +145,7 @@ class Turns:
             values = {"tasks_": missing, "window_": window}
             earlier = await self._database.read(lambda connection: connection.execute(_LOAD_EARLIER, values).all())
             for task_id, group in groupby(earlier, key=lambda row: str(row.task_id)):
-                found[task_id] = _history({(row.turn, row.role): str(row.text) for row in group})
+                found[task_id] = exchanges({(row.turn, row.role): str(row.text) for row in group})
         return found
 
     async def _store(self, batch: Sequence[Answered]) -> Sequence[bool | Exception]:
@@ -270,17 +270,20 @@ def _turn(row: Any, history: tuple[Exchange, ...]) -> Turn:
     )
 
 
-def _history(said: Mapping[tuple[int, str], str]) -> tuple[Exchange, ...]:
-    """The turns of these messages. A person's message is a turn without a question: it adds to the reply before it."""
-    exchanges: list[Exchange] = []
+def exchanges(said: Mapping[tuple[int, str], str]) -> tuple[Exchange, ...]:
+    """The turns of messages, given by turn and role.
+
+    A person's message is a turn without a question: it adds to the reply before it.
+    """
+    found: list[Exchange] = []
     for turn in sorted({turn for turn, _ in said}):
         asked, reply = said.get((turn, CUSTOMER)), said.get((turn, AGENT))
         if asked is not None:
-            exchanges.append(Exchange(asked, reply, turn))
-        elif exchanges and reply is not None:
-            last = exchanges.pop()
-            exchanges.append(Exchange(last.text, f"{last.reply}\n\n{reply}" if last.reply else reply, last.number))
-    return tuple(exchanges)
+            found.append(Exchange(asked, reply, turn))
+        elif found and reply is not None:
+            last = found.pop()
+            found.append(Exchange(last.text, f"{last.reply}\n\n{reply}" if last.reply else reply, last.number))
+    return tuple(found)
 
 
 def _of_tasks(*columns: ColumnElement[Any], joined: ColumnElement[bool]) -> Select[Any]:
