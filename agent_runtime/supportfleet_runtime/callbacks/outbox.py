@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, exists, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, select
 
 from supportfleet_runtime.callbacks.settings import Kind
 from supportfleet_runtime.errors import NotFoundError
-from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, update_held
+from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leasing, update_held
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, callbacks, is_unfinished, tasks
+from supportfleet_runtime.storage.schema import DEAD, DONE, callbacks, is_unfinished, tasks
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,15 @@ def _is_due() -> ColumnElement[bool]:
     )
 
 
-def _lease_statement() -> Any:
-    due = (
-        select(callbacks.c.id)
-        .where(_is_due())
-        .order_by(callbacks.c.visible_at, callbacks.c.id)
-        .limit(bindparam("limit_"))
-        .with_for_update(skip_locked=True, of=callbacks)
-        .cte("due")
-    )
-    return (
-        update(callbacks)
-        .where(callbacks.c.id.in_(select(due.c.id)))
-        .values(state=LEASED, tries=callbacks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(callbacks.c.id, callbacks.c.tries)
-    )
-
-
 _LEASES: Final = LeaseStatements(callbacks)
 _ANY = select(callbacks.c.id).where(_is_due()).limit(1)
-_LEASE = _lease_statement()
+_DUE = (
+    select(callbacks.c.id)
+    .where(_is_due())
+    .order_by(callbacks.c.visible_at, callbacks.c.id)
+    .limit(bindparam("limit_"))
+    .with_for_update(skip_locked=True, of=callbacks)
+)
+_LEASE = leasing(callbacks, _DUE, callbacks.c.id, callbacks.c.tries)
 _LOAD = select(callbacks).where(callbacks.c.id == bindparam("id_"))
 _END = _LEASES.of_held(state=bindparam("state_"), finished_at=bindparam("finished_"), error=bindparam("error_"))

@@ -2,7 +2,7 @@
 
 A row waits (``ready``) until its ``visible_at``, is ``leased`` to one worker, and ends as ``done`` or ``dead``. A lease
 is known by the row's id and its number of tries, which each lease adds to, so a worker whose lease ran out can't end,
-extend or give back what is another's by now. How leases are taken is each table's own: what is due there, for whom.
+extend or give back what is another's by now. What is due, and for whom, is each table's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, Table, bindparam, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Executable, Select, Table, bindparam, select, tuple_, update
 
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.storage.batcher import Batcher
@@ -19,6 +19,17 @@ from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY
 
 MAX_ERROR: Final = 200
+
+
+def leasing(table: Table, due: Select[Any], *returned: ColumnElement[Any]) -> Executable:
+    """A statement that leases the rows whose ids ``due`` finds and locks."""
+    found = due.cte("due")
+    return (
+        update(table)
+        .where(table.c.id.in_(select(found.c.id)))
+        .values(state=LEASED, tries=table.c.tries + 1, visible_at=bindparam("until_"))
+        .returning(*returned)
+    )
 
 
 class LeaseStatements:
@@ -94,3 +105,9 @@ def update_held(
         return set()
     keys = [(lease.id, lease.tries) for lease in leases]
     return set(connection.execute(statement, {**values, "leases_": keys}).scalars())
+
+
+def leases_of(rows: Sequence[Any], now: datetime) -> list[Lease]:
+    """The leases that these rows became, oldest first."""
+    leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
+    return sorted(leases, key=lambda lease: lease.id)

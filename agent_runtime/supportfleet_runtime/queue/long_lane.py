@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Executable, Select, and_, bindparam, delete, func, insert, or_, select, update
 
-from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, update_held
+from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leases_of, leasing, update_held
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.queue.sql import ADOPT
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, LONG, READY, is_unfinished, long_tasks, tasks
+from supportfleet_runtime.storage.schema import DEAD, DONE, LONG, READY, is_unfinished, long_tasks, tasks
 
 
 class LongLane(LeasedRows):
@@ -51,8 +51,7 @@ class LongLane(LeasedRows):
         values = {"scope_": self._scope, "queue_": self._name, "limit_": limit}
         values |= {"now_": now, "before_": now - ADOPT, "until_": now + self._lease}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
-        leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
-        return sorted(leases, key=lambda lease: lease.id)
+        return leases_of(rows, now)
 
     def ack(self, transaction: Connection, leases: Collection[Lease], *, dead: bool = False) -> set[str]:
         """End leases and their tasks for good. The ids that were still held."""
@@ -87,9 +86,9 @@ class LongLane(LeasedRows):
 _TRACE = select(tasks.c.trace).where(tasks.c.id == long_tasks.c.id).scalar_subquery().label("trace")
 
 
-def _lease_statement() -> Executable:
+def _due() -> Select[Any]:
     moment = long_tasks.c.visible_at.type
-    due = (
+    return (
         select(long_tasks.c.id)
         .where(
             long_tasks.c.scope == bindparam("scope_"),
@@ -105,18 +104,11 @@ def _lease_statement() -> Executable:
         .order_by(long_tasks.c.visible_at, long_tasks.c.id)
         .limit(bindparam("limit_"))
         .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    return (
-        update(long_tasks)
-        .where(long_tasks.c.id.in_(select(due.c.id)))
-        .values(state=LEASED, tries=long_tasks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(long_tasks.c.id, long_tasks.c.tries, long_tasks.c.created_at, _TRACE)
     )
 
 
 _LEASES: Final = LeaseStatements(long_tasks)
-_LEASE = _lease_statement()
+_LEASE = leasing(long_tasks, _due(), long_tasks.c.id, long_tasks.c.tries, long_tasks.c.created_at, _TRACE)
 _INSERT = insert(long_tasks)
 _FORGET = delete(long_tasks).where(long_tasks.c.id.in_(bindparam("ids_", expanding=True)))
 _MARK_LONG = update(tasks).where(tasks.c.id.in_(bindparam("ids_", expanding=True))).values(state=LONG, finished_at=None)

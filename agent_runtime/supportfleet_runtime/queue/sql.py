@@ -34,7 +34,7 @@ from sqlalchemy import (
     update,
 )
 
-from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements
+from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leases_of, leasing
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import LEASED, READY, is_unfinished, tasks
@@ -96,7 +96,7 @@ class SqlQueue(LeasedRows):
         now = self._now()
         values = {"queue_": self.name, "now_": now, "until_": now + self._lease, "limit_": limit}
         rows = await self._database.write(lambda connection: connection.execute(_LEASE, values).all())
-        return _leases(rows, now)
+        return leases_of(rows, now)
 
     async def depth(self) -> int:
         """How many items wait for a worker."""
@@ -153,12 +153,7 @@ class SqlQueue(LeasedRows):
         now = self._now()
         values = {"queue_": self.name, "until_": now + self._lease, "ids_": list(ids)}
         rows = await self._database.write(lambda connection: connection.execute(_CLAIM, values).all())
-        return _leases(rows, now)
-
-
-def _leases(rows: Sequence[Any], now: datetime) -> list[Lease]:
-    leases = (Lease(row.id, row.tries, now, row.created_at, row.trace) for row in rows)
-    return sorted(leases, key=lambda lease: lease.id)
+        return leases_of(rows, now)
 
 
 def _has_earlier() -> ColumnElement[bool]:
@@ -188,22 +183,12 @@ def _due(*columns: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def _lease_statement() -> Executable:
-    due = _due(tasks.c.id).cte("due")
-    return (
-        update(tasks)
-        .where(tasks.c.id.in_(select(due.c.id)))
-        .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
-        .returning(*_LEASED)
-    )
-
-
 def _is_ready() -> ColumnElement[bool]:
     return tasks.c.state == literal(READY, literal_execute=True)
 
 
 _INSERT = insert(tasks)
-_LEASE = _lease_statement()
+_LEASE = leasing(tasks, _due(tasks.c.id), *_LEASED)
 _LEASES: Final = LeaseStatements(tasks)
 
 
