@@ -12,7 +12,7 @@ from supportfleet_runtime.agent.ladder import Ladder
 from supportfleet_runtime.agent.live_settings import LiveSettings
 from supportfleet_runtime.agent.model import IntentModel, ModelLoader
 from supportfleet_runtime.agent.pricing import Spending
-from supportfleet_runtime.callbacks.caller import Caller, make_caller
+from supportfleet_runtime.callbacks.caller import Caller
 from supportfleet_runtime.config import Configuration, Settings
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.history import Histories
@@ -198,7 +198,7 @@ def _long_worker(ground: Ground, agent: Agent, lane: LongLane, bell: Wakeup, end
 
 def _caller(ground: Ground, bell: Wakeup) -> Caller:
     settings = ground.settings
-    return make_caller(
+    return Caller(
         settings.callbacks,
         ground.database,
         settings.scope,

@@ -34,12 +34,13 @@ Render = Callable[[TaskRecord], dict[str, Any]]
 
 
 class Caller:
-    """Makes callbacks until it is stopped; does nothing where none are configured."""
+    """Makes the callbacks of one agent (``scope``) until it is stopped; does nothing where none are configured."""
 
     def __init__(
         self,
         settings: CallbackSettings,
-        outbox: Outbox,
+        database: Database,
+        scope: str,
         views: Views,
         *,
         render: Render,
@@ -49,7 +50,7 @@ class Caller:
         metrics: Metrics,
         now: Callable[[], datetime],
     ) -> None:
-        self._outbox = outbox
+        self._outbox = Outbox(database, scope, settings.kinds, lease=lease, now=now)
         self._views = views
         self._render = render
         self._metrics = metrics
@@ -62,7 +63,7 @@ class Caller:
             else None
         )
         self._worker = Worker(
-            queue=outbox,
+            queue=self._outbox,
             handle=self.handle,
             give_up=self.give_up,
             wakeup=bell,
@@ -119,26 +120,6 @@ class Caller:
 
     def _count(self, kind: Kind, outcome: str) -> None:
         self._metrics.callbacks.labels(kind=kind.value, outcome=outcome).inc()
-
-
-def make_caller(
-    settings: CallbackSettings,
-    database: Database,
-    scope: str,
-    views: Views,
-    *,
-    render: Render,
-    company: Callable[[], str],
-    bell: Wakeup,
-    lease: float,
-    metrics: Metrics,
-    now: Callable[[], datetime],
-) -> Caller:
-    """The caller of the agent ``scope``."""
-    outbox = Outbox(database, scope, settings.kinds, lease=lease, now=now)
-    return Caller(
-        settings, outbox, views, render=render, company=company, bell=bell, lease=lease, metrics=metrics, now=now
-    )
 
 
 def _counted_already() -> None:
