@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import structlog
 from sqlalchemy import select
 
 from supportfleet_runtime.agent.turn import Answer, Source, Turn
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.records import Incoming
@@ -112,9 +112,9 @@ async def run(number: int, poison: int, rate: float, pauses: Pauses | None = Non
 
 async def _run(database: Database, number: int, poison: int, rate: float, pauses: Pauses) -> Result:
     bell, metrics, timed = Wakeup(), Metrics(), Timed()
-    queue = SqlQueue(database, SCOPE, lease=30.0, now=now)
+    queue = SqlQueue(database, SCOPE, lease=30.0, now=utc_now)
     waiters = Waiters(Views(database, SCOPE).replies)
-    turns = TimedTurns(database, queue, waiters, scope=SCOPE, window=lambda: 2, now=now)
+    turns = TimedTurns(database, queue, waiters, scope=SCOPE, window=lambda: 2, now=utc_now)
     turns.timed = timed
     answering = Answering(Thinker(), turns, bell, metrics)  # type: ignore[arg-type] - all that it needs of an agent
     worker = Worker(
@@ -143,7 +143,7 @@ async def _send(intake: Intake, number: int, bad: set[int], rate: float, timed: 
     sound: set[str] = set()
     for index in range(number):
         await asyncio.sleep(max(0.0, started + index / rate - time.perf_counter()))
-        at = now()
+        at = utc_now()
         task, conversation = new_id("task", at), new_id("conv", at)
         text = POISON if index in bad else "hello"
         timed.arrived[task] = time.perf_counter()
@@ -159,7 +159,7 @@ async def _result(database: Database, timed: Timed, sound: set[str]) -> Result:
     rows = await database.read(lambda connection: connection.execute(select(tasks.c.id, tasks.c.state)).all())
     replied = select(messages.c.conversation_id).where(messages.c.role == AGENT)
     replies = await database.read(lambda connection: Counter(connection.execute(replied).scalars()))
-    letters = await DeadLetters(database, SCOPE, now=now).latest(len(timed.arrived))
+    letters = await DeadLetters(database, SCOPE, now=utc_now).latest(len(timed.arrived))
     times = sorted(timed.stored[task] - timed.arrived[task] for task in sound)
     return Result(
         states=Counter(row.state for row in rows),
@@ -175,11 +175,6 @@ async def _result(database: Database, timed: Timed, sound: set[str]) -> Result:
 def say_nothing() -> None:
     """Log nothing: hundreds of failures are expected, and each would take longer to be told than to happen."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
-
-
-def now() -> datetime:
-    """The clock."""
-    return datetime.now(UTC)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
