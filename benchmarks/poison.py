@@ -116,7 +116,7 @@ async def _run(database: Database, number: int, poison: int, rate: float, pauses
     waiters = Waiters(Views(database, SCOPE).replies)
     turns = TimedTurns(database, queue, waiters, scope=SCOPE, window=lambda: 2, now=utc_now)
     turns.timed = timed
-    answering = Answering(Thinker(), turns, bell, metrics)  # type: ignore[arg-type] - all that it needs of an agent
+    answering = Answering(Thinker(), turns, bell, metrics)  # type: ignore[arg-type]  # all that it needs of an agent
     worker = Worker(
         queue=queue,
         handle=answering.handle,
@@ -139,7 +139,7 @@ async def _run(database: Database, number: int, poison: int, rate: float, pauses
 async def _send(intake: Intake, number: int, bad: set[int], rate: float, timed: Timed) -> set[str]:
     """Send at a fixed rate; the tasks that are no poison."""
     started = time.perf_counter()
-    sending: set[asyncio.Task[None]] = set()
+    sending: set[asyncio.Task[Incoming]] = set()
     sound: set[str] = set()
     for index in range(number):
         await asyncio.sleep(max(0.0, started + index / rate - time.perf_counter()))
