@@ -77,6 +77,13 @@ class Settings(BaseSettings):
     api_port: int = setting(
         8080, "a port from 0 to 65535", "Port of the HTTP server (0: any free one).", ge=0, le=65535
     )
+    api_workers: int = setting(
+        1,
+        "a whole number from 1 to 64",
+        "Processes asked for. A pod has one, and its log says so where this is more: have more pods instead.",
+        ge=1,
+        le=64,
+    )
     api_timeout_seconds: float = setting(
         30.0,
         "seconds from 0 to 300",

@@ -54,6 +54,8 @@ async def _freeze_when_ready(progress: Progress) -> None:
 
 def run_server(configuration: Configuration, role: Role) -> int:
     """The command ``serve``, or the one of a half of it."""
+    if configuration.settings.api_workers > 1:  # metrics, breakers and leases are a process's own
+        log.warning("one_process_only", setting="API_WORKERS", remedy="set spec.replicas or spec.autoscaling instead")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return OK if runner.run(serve(configuration, role)) else FAILED
 

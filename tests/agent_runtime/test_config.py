@@ -71,6 +71,7 @@ class TestEnvironment:
         [
             ("API_TIMEOUT_SECONDS", "-1"),
             ("API_TIMEOUT_SECONDS", "nan"),
+            ("API_WORKERS", "0"),
             ("ANTHROPIC_BASE_URL", "api.anthropic.com"),
             ("CLAUDE_RETRIES", "1.5"),
             ("DATABASE_URL", "sqlite://"),
@@ -295,6 +296,37 @@ class TestDefaultDatabase:
         assert path.parent.is_dir()
         assert not lasting
         path.parent.rmdir()
+
+
+def test_the_customary_names_are_known() -> None:
+    """What operations teams call these settings is what they are called here."""
+    names = [
+        "API_PORT",
+        "API_WORKERS",
+        "API_TIMEOUT_SECONDS",
+        "RATE_LIMIT",
+        "CLAUDE_MODEL",
+        "ANTHROPIC_API_KEY",
+        "CLAUDE_TIMEOUT",
+        "CLAUDE_RETRIES",
+        "QUEUE_TYPE",
+        "QUEUE_URL",
+        "QUEUE_BATCH",
+        "QUEUE_VISIBILITY",
+        "DATABASE_URL",
+        "DB_TYPE",
+        "DB_POOL",
+        "DB_TIMEOUT",
+        "REDIS_URL",
+        "REDIS_TTL",
+        "DATADOG_API_KEY",
+        "LOG_LEVEL",
+        "ENABLE_TRACING",
+        "FALLBACK_MODEL",
+        "FALLBACK_ENABLED",
+        "CONFIG_FILE",
+    ]
+    assert {*names} <= {name.upper() for name in config.Settings.model_fields}
 
 
 def test_the_reference_is_in_step_with_the_settings() -> None:

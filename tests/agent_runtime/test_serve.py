@@ -124,6 +124,14 @@ async def test_it_runs_with_nothing_configured(start: Any, tmp_path: Path) -> No
     assert (tmp_path / told["path"]).is_file()
 
 
+async def test_it_says_that_it_is_one_process(start: Any) -> None:
+    """Where more are asked for it serves all the same, and the log says what to set instead."""
+    process = await start(API_WORKERS="4")
+    await process.until(process.ready)
+    (told,) = [event for event in process.events if event["event"] == "one_process_only"]
+    assert "spec.replicas" in told["remedy"]
+
+
 async def test_sigterm_drains(start: Any, messages_api: Any) -> None:
     """A request that waits when SIGTERM comes is answered; new connections are not taken."""
     process = await start(ANTHROPIC_API_KEY=messages_api.key, ANTHROPIC_BASE_URL=messages_api.url)

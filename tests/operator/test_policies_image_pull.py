@@ -19,6 +19,7 @@ def test_it_names_the_image_and_where_to_set_it(world: Any, reason: str, compone
     assert finding.reason == "ImagePullFailed"
     assert finding.stalled
     assert finding.message.startswith("spec.template.image: 'agent:1'")
+    assert "push it or set another" in finding.message
     assert "pull access denied" in finding.message
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -34,6 +35,12 @@ def test_the_scheduler_is_quoted_after_the_field(world: Any, said: str, field: s
     assert finding.message.startswith(field)
     assert said in finding.message
     assert finding.stalled
+
+
+@pytest.mark.parametrize("said", ["0/1 nodes are available: 1 Insufficient cpu.", "no nodes available"])
+def test_what_can_be_done_is_said(world: Any, said: str) -> None:
+    """An impossible request, and whatever else keeps pods from nodes, comes with the remedy."""
+    assert re.search("lower .*, or add nodes", unschedulable.check(refused(world, said).view()).message)
 
 
 def test_two_reasons_name_two_fields(world: Any) -> None:
