@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.errors import ProviderError, StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.queue.sql import SqlQueue
@@ -343,6 +343,22 @@ class TestWorker:
         await running.until(lambda: len(running.handled) == 2 and bool(queue.retried))
         await running.stop()
         assert queue.retried == [("bad", "ValueError")]
+
+    async def test_what_is_kept_of_a_failure(self, clock: Any) -> None:
+        """An error of the runtime's own is kept as its reason, any other by its kind, whatever it calls a reason."""
+        errors = {
+            "own": ProviderError("overloaded", "private words"),
+            "other": UnicodeDecodeError("utf-8", b"", 0, 1, "private words"),
+        }
+
+        async def handle(taken: Lease) -> None:
+            raise errors[taken.id]
+
+        queue = MemoryQueue(lease("own", clock), lease("other", clock))
+        running = Running(queue, handle)
+        await running.until(lambda: len(queue.retried) == 2)
+        await running.stop()
+        assert dict(queue.retried) == {"own": "overloaded", "other": "UnicodeDecodeError"}
         assert not running.dead
 
     async def test_the_last_failure_is_the_end(self, clock: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from supportfleet_runtime.errors import StorageError, StorageUnavailableError
+from supportfleet_runtime.errors import DeliveryError, ProviderError, StorageError, StorageUnavailableError
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.tracing import Field, Fields, Kind, NoTracer, Span, Tracer
 from supportfleet_runtime.queue.broker import BrokerUnavailableError
@@ -181,7 +181,9 @@ class Worker:
                 await self._bury(lease)
                 return
             delay = self._settings.pauses.after(lease.tries, random.random())  # noqa: S311 - spreads retries, guards nothing
-            await self._queue.retry(lease, delay, str(getattr(error, "reason", type(error).__name__)))
+            # Only errors of our own have a reason that is a word of ours: another's may quote anything.
+            reason = error.reason if isinstance(error, DeliveryError | ProviderError) else type(error).__name__
+            await self._queue.retry(lease, delay, reason)
             self._retried()
         except Exception as second:  # the lease runs out, and the item comes back
             log.warning("task_left_to_its_lease", kind=self._kind, task_id=lease.id, exc_info=second)
