@@ -37,13 +37,12 @@ from supportfleet_runtime.gateway.tracing import tracing_middleware
 from supportfleet_runtime.parts import Parts, Progress
 from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage import signals
-from supportfleet_runtime.storage.migrate import migrate
+from supportfleet_runtime.storage.migrate import migrate_patiently
 from supportfleet_runtime.storage.retention import Retention
 from supportfleet_runtime.watching import observer
 
 log = structlog.get_logger()
 
-MIGRATION_PAUSE: Final = 2.0
 WORKER_GRACE: Final = 5.0
 
 PARTS: Final = web.AppKey("parts", Parts)
@@ -187,7 +186,7 @@ async def _retain(parts: Parts) -> None:
 
 async def bring_up(parts: Parts) -> None:
     """Schema, model, worker: each once what it needs is there."""
-    await _migrate(parts)
+    await migrate_patiently(parts.database, parts.progress.tell_schema)
     if parts.role.works:
         await parts.model.loaded.wait()
         parts.progress.worker = None
@@ -196,17 +195,6 @@ async def bring_up(parts: Parts) -> None:
     parts.progress.ready.set()
     if parts.role.works:
         await asyncio.gather(parts.worker.run(), parts.long_worker.run(), parts.caller.run())
-
-
-async def _migrate(parts: Parts) -> None:
-    while parts.progress.schema is not None:
-        try:
-            await migrate(parts.database)
-            parts.progress.schema = None
-        except StorageError as error:
-            parts.progress.schema = str(error)
-            log.warning("schema_not_ready", exc_info=error)
-            await asyncio.sleep(MIGRATION_PAUSE)
 
 
 def _hearing(parts: Parts) -> Callable[[str, str], None]:

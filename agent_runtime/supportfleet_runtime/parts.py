@@ -28,6 +28,7 @@ from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.queue.worker import Worker
 from supportfleet_runtime.roles import Role
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.migrate import NOT_CHECKED
 from supportfleet_runtime.telemetry import Telemetry
 from supportfleet_runtime.tools.toolbox import Tools
 
@@ -36,13 +37,17 @@ from supportfleet_runtime.tools.toolbox import Tools
 class Progress:
     """How far the process has come up."""
 
-    schema: str | None = "the database's schema is not checked yet"
+    schema: str | None = NOT_CHECKED
     worker: str | None = "the worker has not started yet"
     draining: bool = False
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     failed: bool = False
     """Whether a background task ended by itself: a bug, and a restart cures what it can."""
+
+    def tell_schema(self, problem: str | None) -> None:
+        """What is wrong with the schema, or nothing any more."""
+        self.schema = problem
 
 
 class ModelSource(Protocol):

@@ -7,13 +7,15 @@ only add (see ``migrations``), so an old pod works on until the roll-out replace
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection, Text, column, inspect, select, table, text
 
-from supportfleet_runtime.errors import MigrationError, StorageUnavailableError
+from supportfleet_runtime.errors import MigrationError, StorageError, StorageUnavailableError
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.migrations import HEAD, VERSION_TABLE
 
@@ -21,6 +23,8 @@ log = structlog.get_logger()
 
 ADVISORY_LOCK: Final = 0x53_46_4D_49_47  # any number that nothing else takes
 LOCK_WAIT: Final = 60.0
+RETRY_SECONDS: Final = 2.0
+NOT_CHECKED: Final = "the database's schema is not checked yet"
 FOLDER: Final = Path(__file__).parent / "migrations"
 
 _version = table(VERSION_TABLE, column("version_num", Text))
@@ -40,6 +44,23 @@ async def migrate(database: Database) -> str:
         raise MigrationError(f"the schema could not be brought from {found or 'nothing'} to {HEAD}") from error
     finally:
         await patient.close()
+
+
+async def migrate_patiently(database: Database, tell: Callable[[str | None], None]) -> None:
+    """The same, however long the database is away; ``tell`` learns what is in the way, and at the end that nothing is.
+
+    So a process whose database is down at the start waits for it, and doesn't crash on it.
+    """
+    while True:
+        try:
+            await migrate(database)
+        except StorageError as error:
+            tell(str(error))
+            log.warning("schema_not_ready", exc_info=error)
+            await asyncio.sleep(RETRY_SECONDS)
+        else:
+            tell(None)
+            return
 
 
 def schema_version(connection: Connection) -> str | None:

@@ -8,25 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from supportfleet_runtime.access import parse_api_keys
 from supportfleet_runtime.agent.live_settings import LiveSettings
 from supportfleet_runtime.config import Configuration, Settings
-from supportfleet_runtime.errors import ConfigurationError, Problem, StorageError
+from supportfleet_runtime.errors import ConfigurationError, Problem
 from supportfleet_runtime.gateway.authentication import authentication_middleware
 from supportfleet_runtime.gateway.problems import problem_middleware
 from supportfleet_runtime.health import Check, database_check
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.migrate import migrate
+from supportfleet_runtime.storage.migrate import NOT_CHECKED, migrate_patiently
 from supportfleet_runtime.tools.desk import ToolDesk
 from supportfleet_runtime.tools.server import MAX_BODY, ToolService
 
-log = structlog.get_logger()
-
-MIGRATION_PAUSE: Final = 2.0
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -37,7 +33,11 @@ class Parts:
     settings: Settings
     database: Database
     live: LiveSettings
-    schema: str | None = "the database's schema is not checked yet"
+    schema: str | None = NOT_CHECKED
+
+    def tell_schema(self, problem: str | None) -> None:
+        """What is wrong with the schema, or nothing any more."""
+        self.schema = problem
 
 
 PARTS: Final = web.AppKey("tools_parts", Parts)
@@ -80,20 +80,12 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     """Bring the schema up to date, and follow the configuration, for as long as it serves."""
     parts = app[PARTS]
     following = parts.live.follow(parts.settings.config_file, parts.settings.config_dir)
-    background = [asyncio.create_task(_migrate(parts)), asyncio.create_task(following)]
+    background = [
+        asyncio.create_task(migrate_patiently(parts.database, parts.tell_schema)),
+        asyncio.create_task(following),
+    ]
     yield
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
     await parts.database.close()
-
-
-async def _migrate(parts: Parts) -> None:
-    while parts.schema is not None:
-        try:
-            await migrate(parts.database)
-            parts.schema = None
-        except StorageError as error:
-            parts.schema = str(error)
-            log.warning("schema_not_ready", exc_info=error)
-            await asyncio.sleep(MIGRATION_PAUSE)
