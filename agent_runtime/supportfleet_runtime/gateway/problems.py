@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 from aiohttp import web
+from pydantic import ValidationError
 
 from supportfleet_runtime.errors import NotFoundError, StorageUnavailableError, SupportfleetError
 from supportfleet_runtime.gateway.request_ids import request_id
@@ -31,6 +32,12 @@ class FieldError:
 
     pointer: str
     detail: str
+
+
+def field_errors(error: ValidationError, at: str = "#") -> list[FieldError]:
+    """All that is wrong in the part of a body that lies ``at`` this pointer, without what was sent."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return [FieldError(at + _pointer(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in found]
 
 
 @dataclass(eq=False)  # an exception is hashable
@@ -97,6 +104,10 @@ def of_aiohttp(error: web.HTTPException) -> HttpProblemError:
     return HttpProblemError(
         status, status.phrase.lower().replace(" ", "-"), status.description or status.phrase, headers=kept
     )
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in location)
 
 
 def _route(request: web.Request) -> str:

@@ -19,7 +19,7 @@ from supportfleet_runtime.conversations.records import (
     TaskRecord,
 )
 from supportfleet_runtime.gateway.callback_requests import CallbackRequest
-from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
+from supportfleet_runtime.gateway.problems import HttpProblemError, field_errors
 
 MAX_BODY: Final = 64 * 1024
 MAX_CUSTOMER_ID: Final = 128
@@ -106,11 +106,7 @@ async def read_message(request: web.Request) -> MessageRequest:
     try:
         return MessageRequest.model_validate(value)
     except ValidationError as error:
-        errors = [
-            FieldError(_pointer(found["loc"]), found["msg"].removeprefix("Value error, "))
-            for found in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        detail = "the body is not a message as documented"
+        detail, errors = "the body is not a message as documented", field_errors(error)
         raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-message", detail, errors) from error
 
 
@@ -198,7 +194,3 @@ def _ids(incoming: Incoming) -> dict[str, str]:
         "conversation_id": incoming.conversation_id,
         "message_id": incoming.message_id,
     }
-
-
-def _pointer(location: tuple[int | str, ...]) -> str:
-    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in location)

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from supportfleet_runtime.gateway.answers import Problem
+from supportfleet_runtime.gateway.problems import MEDIA_TYPE
 from supportfleet_runtime.tools.catalogue import TOOLS, Tool
 from supportfleet_runtime.tools.outcome import Outcome
 from supportfleet_runtime.tools.wire import EFFECTS_PATH, IDEMPOTENCY_KEY, KEY_PATTERN, TOOLS_PATH, CallBody
 
-PROBLEM: Final = {
-    "type": "object",
-    "required": ["type", "title", "status", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["pointer", "detail"],
-                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
-            },
-        },
-    },
-}
 PROBLEMS: Final = {
     "400": "The body is no JSON, or the key is missing or malformed.",
     "401": "No key of the service.",
@@ -52,7 +35,10 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Outcome": _resolved(Outcome.model_json_schema()), "Problem": PROBLEM},
+            "schemas": {
+                "Outcome": _resolved(Outcome.model_json_schema()),
+                "Problem": _resolved(Problem.model_json_schema()),
+            },
         },
     }
 
@@ -107,7 +93,7 @@ def _problems(*statuses: str) -> dict[str, Any]:
 
 def _problem(description: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {"application/problem+json": {"schema": schema}}}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
 
 
 def _resolved(schema: dict[str, Any]) -> dict[str, Any]:

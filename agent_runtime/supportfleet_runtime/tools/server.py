@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
+from supportfleet_runtime.gateway.problems import HttpProblemError, field_errors
 from supportfleet_runtime.health import Check, check
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.tools.arguments import Arguments
@@ -122,12 +122,7 @@ def _validated(model: type[Model], value: Any, at: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = [
-            FieldError(at + "".join(f"/{part}" for part in one["loc"]), one["msg"].removeprefix("Value error, "))
-            for one in found
-        ]
-        detail = "the call is not as described: see /openapi.json"
+        detail, errors = "the call is not as described: see /openapi.json", field_errors(error, at)
         raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-call", detail, errors) from error
 
 
