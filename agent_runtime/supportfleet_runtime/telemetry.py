@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from supportfleet_runtime.config import Configuration, Settings, secrets
-from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.observability.masking import masking
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.otlp_headers import otlp_headers
@@ -90,11 +89,7 @@ class MetricsSender:
 
     async def read(self) -> None:
         """Read once."""
-        try:
-            async with asyncio.timeout(DEPTH_SECONDS):
-                self._metrics.queue_depth.set(await self._depth())
-        except (StorageError, TimeoutError):
-            self._metrics.queue_depth.set(float("nan"))
+        await self._metrics.read_depth(self._depth, DEPTH_SECONDS)
         await self._deliver(self._readings.take())
 
     async def close(self, grace: float) -> None:

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
+import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
@@ -63,6 +65,13 @@ class Endpoint:
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None
     access: Access = Access.CUSTOMER
+
+
+def json_response(
+    body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    """A document as an answer."""
+    return web.Response(body=orjson.dumps(body), status=status.value, content_type=JSON, headers=headers)
 
 
 def identifier(name: str, what: str) -> Parameter:

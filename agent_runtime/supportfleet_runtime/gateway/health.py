@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import orjson
 from aiohttp import web
 
 from supportfleet_runtime.gateway.answers import HealthReport
-from supportfleet_runtime.gateway.endpoints import Answer, Endpoint
+from supportfleet_runtime.gateway.endpoints import Answer, Endpoint, json_response
 from supportfleet_runtime.health.report import Observed, report
 
 
@@ -35,5 +34,4 @@ class HealthEndpoint:
     async def get_health(self, _request: web.Request) -> web.Response:
         """How everything is: 503 where no message can be answered."""
         found = report(await self.observe())
-        body = orjson.dumps(found.as_json())
-        return web.Response(body=body, status=found.overall.http_status, content_type="application/json")
+        return json_response(found.as_json(), found.overall.http_status)

@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Final
 
-import orjson
 import structlog
 from aiohttp import web
 
@@ -20,11 +18,11 @@ from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.records import Deferred, Incoming, Once, Outcome, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
-from supportfleet_runtime.errors import KeyReusedError, StorageError
+from supportfleet_runtime.errors import KeyReusedError
 from supportfleet_runtime.gateway import answers
 from supportfleet_runtime.gateway.authentication import check_speaks_for
 from supportfleet_runtime.gateway.callback_requests import read_callback
-from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier
+from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier, json_response
 from supportfleet_runtime.gateway.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from supportfleet_runtime.gateway.idempotency import REPLAYED, read_once
 from supportfleet_runtime.gateway.limiting import Limits
@@ -43,13 +41,11 @@ from supportfleet_runtime.gateway.schema import (
     task_json,
 )
 from supportfleet_runtime.health import Check, check
-from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.metrics import EXPOSITION, Metrics
 from supportfleet_runtime.observability.tracing import span, traceparent
 from supportfleet_runtime.storage.ids import new_id
 
 log = structlog.get_logger()
-
-EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True)
@@ -200,7 +196,7 @@ class Gateway:
         ids = {"task_id": incoming.task_id, "conversation_id": incoming.conversation_id}
         log.info("message_queued", **ids, request_id=request_id(request))
         headers = {"Location": f"/v1/tasks/{incoming.task_id}", "Retry-After": "1"}
-        return _json(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
+        return json_response(accepted_json(incoming), HTTPStatus.ACCEPTED, headers)
 
     async def _answer_mirrored(self, request: web.Request, incoming: Incoming, started: float) -> web.Response:
         """Answer a copy at once: nothing of it is stored, so it is never left to the queue."""
@@ -220,31 +216,27 @@ class Gateway:
         customer = query_customer(request)
         await self.limits.charge(request, customer)
         task = await self.views.task(path_id(request, "task_id"), customer)
-        return _json(task_json(task))
+        return json_response(task_json(task))
 
     async def get_conversation(self, request: web.Request) -> web.Response:
         """A conversation's latest messages."""
         customer, turns = query_customer(request), query_turns(request)
         await self.limits.charge(request, customer)
         conversation = await self.views.conversation(path_id(request, "conversation_id"), customer, turns)
-        return _json(conversation_json(conversation))
+        return json_response(conversation_json(conversation))
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """Whether the process lives: if it answers, it does."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """Whether it should be sent messages, and why not."""
         readiness = await check(self.checks)
-        return _json(readiness.as_json(), HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        return json_response(readiness.as_json(), HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Figures for Prometheus; a depth that can't be known is NaN."""
-        try:
-            async with asyncio.timeout(self.patience):
-                self.metrics.queue_depth.set(await self.depth())
-        except (StorageError, TimeoutError):
-            self.metrics.queue_depth.set(float("nan"))
+        await self.metrics.read_depth(self.depth, self.patience)
         return web.Response(body=self.metrics.render(), headers={"Content-Type": EXPOSITION})
 
     async def _accept(self, incoming: Incoming) -> Incoming:
@@ -290,10 +282,4 @@ def _answered(
         latency_ms=round(milliseconds, 1),
         **({"mirrored": True} if mirrored else {}),
     )
-    return _json(answer_json(incoming, reply, milliseconds))
-
-
-def _json(
-    body: dict[str, Any], status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status.value, content_type="application/json", headers=headers)
+    return json_response(answer_json(incoming, reply, milliseconds))

@@ -19,14 +19,13 @@ from supportfleet_runtime.conversations.records import (
     TaskRecord,
 )
 from supportfleet_runtime.gateway.callback_requests import CallbackRequest
+from supportfleet_runtime.gateway.endpoints import JSON
 from supportfleet_runtime.gateway.problems import HttpProblemError, field_errors
 
 MAX_BODY: Final = 64 * 1024
 MAX_CUSTOMER_ID: Final = 128
 MAX_TEXT: Final = 8_000
 BODY_SECONDS: Final = 15.0
-JSON: Final = "application/json"
-
 
 CUSTOMER_PATTERN: Final = r"^[^\x00-\x1f\x7f]+$"
 """``_printable``, for the API's description."""

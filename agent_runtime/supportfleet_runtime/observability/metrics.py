@@ -8,7 +8,9 @@ an intent that is none of the model's labels counts as ``other``, and a status i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -23,6 +25,10 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from supportfleet_runtime.errors import StorageError
+
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+"""The media type of what is rendered."""
 NO_INTENT = "none"
 """The intent of a request that was refused, or has no answer yet."""
 OTHER_INTENT = "other"
@@ -184,6 +190,14 @@ class Metrics:
             self.unpriced.labels(model=model).inc()
         else:
             self.cost.labels(model=model).inc(cost)
+
+    async def read_depth(self, depth: Callable[[], Awaitable[int]], within: float) -> None:
+        """Take over the queue's depth; one that can't be known ``within`` so many seconds is NaN."""
+        try:
+            async with asyncio.timeout(within):
+                self.queue_depth.set(await depth())
+        except (StorageError, TimeoutError):
+            self.queue_depth.set(math.nan)
 
     def breakers(self) -> dict[str, int]:
         """The state of each breaker, by its dependency."""

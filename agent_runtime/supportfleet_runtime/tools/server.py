@@ -17,9 +17,10 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from supportfleet_runtime.gateway.endpoints import JSON, json_response
 from supportfleet_runtime.gateway.problems import HttpProblemError, field_errors
 from supportfleet_runtime.health import Check, check
-from supportfleet_runtime.observability.metrics import Metrics
+from supportfleet_runtime.observability.metrics import EXPOSITION, Metrics
 from supportfleet_runtime.tools.arguments import Arguments
 from supportfleet_runtime.tools.backend import ToolRequest
 from supportfleet_runtime.tools.catalogue import TOOLS, Tool
@@ -30,7 +31,6 @@ from supportfleet_runtime.tools.wire import EFFECTS_PATH, IDEMPOTENCY_KEY, KEY_P
 
 MAX_BODY: Final = 32 * 1024
 BODY_SECONDS: Final = 10.0
-JSON: Final = "application/json"
 Model = TypeVar("Model", bound=BaseModel)
 KEY: Final = re.compile(KEY_PATTERN)
 
@@ -66,7 +66,7 @@ class ToolService:
             except KeyReusedError as error:
                 raise HttpProblemError(HTTPStatus.CONFLICT, "key-reused", str(error)) from error
             self.metrics.tool_calls.labels(tool=tool.name, status=outcome.status.value).inc()
-            return _answer(outcome.model_dump(mode="json"))
+            return json_response(outcome.model_dump(mode="json"))
 
         return post
 
@@ -76,25 +76,24 @@ class ToolService:
         outcome: Outcome | None = await self.desk.effect(key, within=self.limit) if KEY.fullmatch(key) else None
         if outcome is None:
             raise HttpProblemError(HTTPStatus.NOT_FOUND, "no-such-effect", "no call with this key was carried out")
-        return _answer(outcome.model_dump(mode="json"))
+        return json_response(outcome.model_dump(mode="json"))
 
     async def get_openapi(self, _request: web.Request) -> web.Response:
         """This service's description."""
-        return _answer(document())
+        return json_response(document())
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """Whether the process lives: if it answers, it does."""
-        return _answer({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(self, _request: web.Request) -> web.Response:
         """Whether calls can be carried out, and why not."""
         readiness = await check(self.checks)
-        return _answer(readiness.as_json(), HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        return json_response(readiness.as_json(), HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def get_metrics(self, _request: web.Request) -> web.Response:
         """Figures for Prometheus."""
-        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=self.metrics.render(), headers=headers)
+        return web.Response(body=self.metrics.render(), headers={"Content-Type": EXPOSITION})
 
 
 def _key(request: web.Request) -> str:
@@ -124,7 +123,3 @@ def _validated(model: type[Model], value: Any, at: str) -> Model:
     except ValidationError as error:
         detail, errors = "the call is not as described: see /openapi.json", field_errors(error, at)
         raise HttpProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-call", detail, errors) from error
-
-
-def _answer(body: dict[str, Any], status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    return web.Response(body=orjson.dumps(body), status=status.value, content_type=JSON)
