@@ -22,7 +22,9 @@ ALGORITHMS: Final = frozenset(
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:\d{1,5})?")
 """As browsers send it: no path, no capitals."""
-_HASHED: Final = re.compile(r"(?:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,62}):)?sha256:(?P<digest>[0-9a-f]{64})")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What a key may be called."""
+_HASHED: Final = re.compile(rf"(?:(?P<name>{NAME.pattern}):)?sha256:(?P<digest>[0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 import secrets
 import sys
 from typing import Final
 
-from supportfleet_runtime.access import hash_key
+from supportfleet_runtime.access import NAME, hash_key
 
 OK, WRONG = 0, 2
 KEY_BYTES: Final = 32
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

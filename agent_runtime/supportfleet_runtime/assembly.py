@@ -65,11 +65,8 @@ class Ground:
     watching: Watching
     memory: Memory
     now: Now
-
-    @property
-    def lease(self) -> float:
-        """Seconds for which a worker holds what it took, without a sign of life."""
-        return min(LEASE_SECONDS, self.settings.queue_visibility)
+    lease: float
+    """Seconds for which a worker holds what it took, without a sign of life."""
 
     def turns(self, queue: Leases, long_lane: LongLane | None = None, *, late: bool = False) -> Turns:
         """The turns of conversations that a queue holds."""
@@ -127,13 +124,14 @@ def _ground(configuration: Configuration, now: Now) -> Ground:
     settings, metrics, wakeup = configuration.settings, Metrics(), Wakeup()
     database = Database(database_url(settings), pool=settings.db_pool, timeout=settings.db_timeout)
     address = settings.queue_url.get_secret_value() if settings.queue_url else None
+    lease = min(LEASE_SECONDS, settings.queue_visibility)
     queue = make_queue(
         database,
         settings.queue,
         scope=settings.scope,
         address=queue_address(settings.queue_type, address),
         consumer=settings.pod_name,
-        lease=min(LEASE_SECONDS, settings.queue_visibility),
+        lease=lease,
         wakeup=wakeup,
         now=now,
     )
@@ -152,6 +150,7 @@ def _ground(configuration: Configuration, now: Now) -> Ground:
         watching=Watching(database, updates.marks),
         memory=make_memory(settings),
         now=now,
+        lease=lease,
     )
 
 

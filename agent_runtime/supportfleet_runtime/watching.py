@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from supportfleet_runtime.agent.breaker import State
@@ -22,6 +21,7 @@ from supportfleet_runtime.queue.brokered import BrokeredQueue
 from supportfleet_runtime.queue.port import Queue
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.url import DatabaseKind
+from supportfleet_runtime.version import program_version
 
 
 def dependencies(settings: Settings, database: Database, queue: Queue, metrics: Metrics) -> list[Dependency]:
@@ -74,14 +74,6 @@ def observer(
         )
 
     return observe
-
-
-def program_version() -> str:
-    """The installed distribution's version."""
-    try:
-        return version("supportfleet")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "unknown"
 
 
 async def _known(depth: Callable[[], Awaitable[int]]) -> int | None:

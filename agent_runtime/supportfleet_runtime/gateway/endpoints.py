@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from supportfleet_runtime.gateway.problems import Handler
 
 JSON: Final = "application/json"
+ID_PATTERN: Final = "^[a-z]{1,8}_[0-9A-Z]{26}$"
 
 
 class Access(Enum):
@@ -76,7 +77,7 @@ def json_response(
 
 def identifier(name: str, what: str) -> Parameter:
     """An id in a path."""
-    return Parameter(name, "path", f"The {what}'s id.", {"type": "string", "pattern": "^[a-z]{1,8}_[0-9A-Z]{26}$"})
+    return Parameter(name, "path", f"The {what}'s id.", {"type": "string", "pattern": ID_PATTERN})
 
 
 def add_endpoints(app: web.Application, endpoints: Sequence[Endpoint]) -> None:

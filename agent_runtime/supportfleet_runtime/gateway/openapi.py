@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Final
 
 import orjson
@@ -17,6 +16,7 @@ from supportfleet_runtime.gateway.answers import Problem
 from supportfleet_runtime.gateway.endpoints import JSON, Access, Answer, Endpoint, Parameter
 from supportfleet_runtime.gateway.problems import MEDIA_TYPE
 from supportfleet_runtime.gateway.request_ids import HEADER as REQUEST_ID
+from supportfleet_runtime.version import program_version
 
 PATH: Final = "/openapi.json"
 REFERENCE: Final = "#/components/schemas/{model}"
@@ -67,7 +67,7 @@ def describe(endpoints: Sequence[Endpoint], rules: Rules) -> dict[str, Any]:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, rules)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "supportfleet agent", "version": version("supportfleet")},
+        "info": {"title": "supportfleet agent", "version": program_version()},
         "paths": paths,
         "components": {"schemas": schemas["$defs"], "securitySchemes": _schemes(rules)},
     }

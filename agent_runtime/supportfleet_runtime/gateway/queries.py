@@ -10,13 +10,13 @@ from aiohttp import web
 
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.gateway.authentication import customer_of
-from supportfleet_runtime.gateway.endpoints import Parameter
+from supportfleet_runtime.gateway.endpoints import ID_PATTERN, Parameter
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
 from supportfleet_runtime.gateway.schema import CUSTOMER_PATTERN, MAX_CUSTOMER_ID, is_customer_id
 
 DEFAULT_TURNS: Final = 100
 MAX_TURNS: Final = 500
-ID: Final = re.compile(r"[a-z]{1,8}_[0-9A-Z]{26}")
+ID: Final = re.compile(ID_PATTERN)
 CUSTOMER: Final = Parameter(
     "customer_id",
     "query",
