@@ -34,6 +34,7 @@ TAKEN_OVER = {
     "test_retention.py": ("retention", "TestSweep"),
     "test_app.py": ("TestSharing", "TestCrashes"),
     "test_gateway.py": ("agent", "TestMessages", "TestFuzz"),
+    "test_tools_desk.py": ("shop", "TestRefunds", "TestOtherChanges"),
 }
 for _file, _names in TAKEN_OVER.items():
     _module = runpy.run_path(str(UNIT / _file))

@@ -11,10 +11,11 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, func, insert, select
 
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.locks import one_at_a_time
 from supportfleet_runtime.storage.tool_tables import PAID, refunds, tool_effects
 from supportfleet_runtime.tools import changes
 from supportfleet_runtime.tools.arguments import OrderLookup
@@ -86,7 +87,7 @@ class ToolDesk:
     def _change(self, connection: Connection, case: Case) -> Outcome:
         """Have the effect and note its key, or replay what came of it."""
         request = case.request
-        _one_at_a_time(connection, f"{self._scope}/{request.customer_id}")
+        one_at_a_time(connection, f"{self._scope}/{request.customer_id}")
         row = connection.execute(select(tool_effects).where(tool_effects.c.key == request.key)).one_or_none()
         hashed = request.tool.arguments_hash(request.arguments)
         if row is not None:
@@ -111,9 +112,3 @@ class ToolDesk:
         statement = select(tool_effects.c.outcome).where(tool_effects.c.key == key, tool_effects.c.scope == self._scope)
         found = connection.execute(statement).scalar_one_or_none()
         return None if found is None else Outcome.model_validate_json(found)
-
-
-def _one_at_a_time(connection: Connection, subject: str) -> None:
-    """Until the transaction ends. SQLite has one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:subject, 0))"), {"subject": subject})

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Delete, Update, delete, insert, select, updat
 
 from supportfleet_runtime.agent.toolbox import Authority, ToolStatus
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.locks import one_at_a_time
 from supportfleet_runtime.storage.tool_tables import AMBIGUOUS, DONE, PENDING, REFUSED, effects
 from supportfleet_runtime.tools.catalogue import TOOLS, Tool
 from supportfleet_runtime.tools.outcome import Outcome
@@ -61,6 +62,7 @@ class Ledger:
         }
 
         def work(connection: Connection) -> Entry | None:
+            one_at_a_time(connection, key)  # a message whose lease ran out may be worked by two pods at once
             row = connection.execute(_FIND.where(effects.c.key == key)).one_or_none()
             if row is not None:
                 return _entry(row)
