@@ -85,6 +85,8 @@ class ClaudeProvider:
             base_url=settings.base_url,
             max_retries=0,
             timeout=settings.timeout,
+            # aiohttp, which the runtime has loaded anyway, takes half the time for a call that the SDK's default takes.
+            http_client=anthropic.DefaultAioHttpClient(),
         )
 
     async def complete(self, prompt: Prompt, *, within: float) -> Completion:
