@@ -46,6 +46,7 @@ PUBLISHED = {
 }
 ROUTES = ("VirtualService", "DestinationRule", "HTTPRoute")
 meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
+free_port = runpy.run_path(str(Path(__file__).parent.parent / "ports.py"))["free_port"]
 DESK = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 PREFIXES = {
     "deployments": "/apis/apps/v1",
@@ -316,7 +317,7 @@ class Operators:
     started: list[Operator] = field(default_factory=list)
 
     def start(self, *flags: str, namespaces: tuple[str, ...] | None = None) -> Operator:
-        port, log = _free_port(), self.folder / f"operator-{len(self.started)}.log"
+        port, log = free_port(), self.folder / f"operator-{len(self.started)}.log"
         chosen = self.namespaces if namespaces is None else namespaces
         command = [sys.executable, "-m", "supportfleet_operator", "run", "--listen", f"127.0.0.1:{port}"]
         command += ["--kubeconfig", str(self.kubeconfig), "--lease-namespace", self.lease_namespace, *flags]
@@ -403,14 +404,6 @@ def _is_about(event: dict[str, Any], agent: str) -> bool:
     """Whether a request may be about an agent's objects; a new Event has no name yet."""
     name = event["objectRef"].get("name", "")
     return not agent or name in ("", agent) or name.startswith(f"{agent}-")
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415 - only here
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

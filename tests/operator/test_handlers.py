@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import runpy
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from supportfleet_operator.cluster.connection import connect
 from supportfleet_operator.cluster.resources import DEPLOYMENTS, LEASES, SERVICES, SUPPORT_AGENTS
 
 ROOT = Path(__file__).parent.parent.parent
+free_port = runpy.run_path(str(ROOT / "tests" / "ports.py"))["free_port"]
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -146,7 +148,7 @@ class TestProcess:
         spec = {"holderIdentity": "another", "renewTime": "t0"}
         metadata = {"name": "supportfleet-operator", "namespace": "supportfleet-system"}
         api.put({"kind": "Lease", "metadata": metadata, "spec": spec})
-        process = await start(port=(port := _free_port()))
+        process = await start(port=(port := free_port()))
         await until(lambda: "started" in process.events(), seconds=30)
 
         async def ready() -> bool:
@@ -164,7 +166,7 @@ class TestProcess:
     ) -> None:
         """Installed before its definition, the operator says so, is not ready, and begins when it is there."""
         api.fail(404, times=1, path="supportfleet.dev/v1alpha1")
-        process = await start(port=(port := _free_port()))
+        process = await start(port=(port := free_port()))
         missing = "the CustomResourceDefinition is not installed"
         await until(lambda: missing in process.events(), seconds=30)
         async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as response:
@@ -191,11 +193,3 @@ class TestProcess:
         text = process.log.read_text()
         assert "--workers" in text
         assert "--log-level" in text
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415 - only here
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -11,7 +11,6 @@ import pwd
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ clock = _shared["clock"]
 database = _shared["database"]
 messages_api = _shared["messages_api"]
 start_agent = _shared["start_agent"]
+free_port = runpy.run_path(str(Path(__file__).parents[1] / "ports.py"))["free_port"]
 
 START_SECONDS = 60
 USER = "postgres"
@@ -44,9 +44,7 @@ class PostgreSQL:
             entry = pwd.getpwnam(USER)
             os.chown(self._folder, entry.pw_uid, entry.pw_gid)
             self._as = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = int(listener.getsockname()[1])
+        self.port = free_port()
         data = str(self._folder / "data")
         self._run("initdb", "-D", data, "-U", USER, "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
 

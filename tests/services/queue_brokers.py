@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+free_port = runpy.run_path(str(Path(__file__).parent.parent / "ports.py"))["free_port"]
 START_SECONDS = 90
 STOP_SECONDS = 20
 MAVEN_SECONDS = 600
@@ -331,13 +333,6 @@ def need(program: str, how: str) -> None:
     """Require a program."""
     if shutil.which(program) is None:
         raise MissingError(program, how)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def is_open(port: int) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 20
+free_port = runpy.run_path(str(Path(__file__).parent.parent / "ports.py"))["free_port"]
+START_SECONDS = 60
 STOP_SECONDS = 5
 
 
@@ -60,9 +61,7 @@ async def s3_server(binary: Path, folder: Path) -> AsyncIterator[S3Server]:
     """Run the server over a folder."""
     root, keys = folder / "buckets", ("testkeyid", "testsecretkey")
     root.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = (folder / "versitygw.log").open("wb")
     process = await asyncio.create_subprocess_exec(
         *(binary, "--port", f"127.0.0.1:{port}", "posix", root),

@@ -10,7 +10,6 @@ import datetime as dt
 import runpy
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -26,6 +25,7 @@ from supportfleet_operator.cluster.prometheus import PrometheusClient, Server, a
 from supportfleet_operator.rollout import AnalysisResult, RolloutState, analyse, answered, queries, unanswered
 
 serving = runpy.run_path(str(Path(__file__).parent.parent / "serving.py"))["serving"]
+free_port = runpy.run_path(str(Path(__file__).parent.parent / "ports.py"))["free_port"]
 START_SECONDS = 60
 STOP_SECONDS = 20
 SHARE = 'sum(rate(bad_total{revision="{{revision}}"}[3s])) / sum(rate(all_total{revision="{{revision}}"}[3s]))'
@@ -38,12 +38,6 @@ BEGUN = RolloutState(
     step_started_at=NOW,
     baseline={"@canary": {"scrapes": 1.0}},
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
