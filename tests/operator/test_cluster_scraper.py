@@ -43,10 +43,10 @@ async def test_every_pod_is_asked(serve: Serve) -> None:
 async def test_pods_that_give_no_figures_are_left_out(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused, failing, silent, redirecting, empty or endless ones cost no other pod its figures."""
     monkeypatch.setattr(scraper, "MOST_BYTES", 1000)
-    monkeypatch.setattr(scraper, "TIMEOUT", scraper.aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(scraper, "TIMEOUT", scraper.aiohttp.ClientTimeout(total=2))
 
     async def silent(_: web.Request) -> web.Response:
-        await asyncio.sleep(1)
+        await asyncio.sleep(30)
         return web.Response(text="late 1\n")
 
     async def elsewhere(_: web.Request) -> web.Response:

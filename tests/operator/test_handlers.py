@@ -165,13 +165,14 @@ class TestProcess:
         self, api: Any, start: Callable[..., Any], world: Any, until: Callable[..., Any]
     ) -> None:
         """Installed before its definition, the operator says so, is not ready, and begins when it is there."""
-        api.fail(404, times=1, path="supportfleet.dev/v1alpha1")
+        api.fail(404, times=1000, path="supportfleet.dev/v1alpha1")
         process = await start(port=(port := free_port()))
         missing = "the CustomResourceDefinition is not installed"
         await until(lambda: missing in process.events(), seconds=30)
         async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as response:
             assert response.status == 503
             assert "supportagents.supportfleet.dev" in await response.text()
+        api.faults.clear()
         api.put(world().agent)
         await until(lambda: api.all(DEPLOYMENTS), seconds=30)
         assert await process.stop() == 0

@@ -76,6 +76,13 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "RETRY", 0.05)
 
 
+@pytest.fixture
+def lasting(fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that no pause of a busy machine outlasts: what comes soon comes without its end."""
+    monkeypatch.setattr(lease_module, "DURATION", 60.0)
+    monkeypatch.setattr(lease_module, "DEADLINE", 40.0)
+
+
 def elector(client: Client, identity: str, told: deque[Any]) -> Elector:
     return Elector(client, "op", "sys", identity, lambda leads: told.append((identity, leads)))
 
@@ -94,8 +101,9 @@ class TestElecting:
         assert holder(api) == ""
         assert list(recorded) == [("a", True), ("a", False)]
 
+    @pytest.mark.usefixtures("lasting")
     async def test_a_release_lets_the_next_one_lead_at_once(
-        self, api: Any, client: Client, recorded: deque[Any], until: Callable[..., Any]
+        self, api: Any, client: Client, recorded: deque[Any]
     ) -> None:
         """A clean stop costs no waiting for the lease to expire."""
         async with elector(client, "a", recorded).leading():
@@ -103,34 +111,38 @@ class TestElecting:
             second = asyncio.create_task(context.__aenter__())
             await asyncio.sleep(0.15)
             assert not second.done()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        renewal = await asyncio.wait_for(second, 2)
-        assert loop.time() - started < 0.4
+        renewal = await asyncio.wait_for(second, 10)
         renewal.cancel()
 
     async def test_a_crashed_leader_is_followed(self, api: Any, client: Client, recorded: deque[Any]) -> None:
         """A lease that nobody renews is taken after its duration."""
         api.put({"kind": "Lease", **held("dead")})
-        async with asyncio.timeout(3), elector(client, "b", recorded).leading():
+        async with asyncio.timeout(10), elector(client, "b", recorded).leading():
             assert holder(api) == "b"
 
-    async def test_a_leader_that_cannot_renew_stops(self, api: Any, client: Client, recorded: deque[Any]) -> None:
+    async def test_a_leader_that_cannot_renew_stops(
+        self, api: Any, client: Client, recorded: deque[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """When the API server fails for longer than the deadline, the renewal says that leadership is lost."""
+        monkeypatch.setattr(lease_module, "DURATION", 10.0)
         async with elector(client, "a", recorded).leading() as renewal:
             api.fail(500, times=1000, path="leases")
             loop = asyncio.get_running_loop()
             started = loop.time()
             with pytest.raises(LeadershipLost):
-                await asyncio.wait_for(renewal, 3)
-            assert loop.time() - started < 0.6
+                await asyncio.wait_for(renewal, 10)
+            assert loop.time() - started < lease_module.DURATION
             api.faults.clear()
 
-    async def test_a_short_failure_is_survived(self, api: Any, client: Client, recorded: deque[Any]) -> None:
+    @pytest.mark.usefixtures("lasting")
+    async def test_a_short_failure_is_survived(
+        self, api: Any, client: Client, recorded: deque[Any], until: Callable[..., Any]
+    ) -> None:
         """One failed renewal within the deadline changes nothing."""
         async with elector(client, "a", recorded).leading() as renewal:
+            before = api.get(LEASES, "sys", "op")["spec"]["renewTime"]
             api.fail(500, times=2, path="leases")
-            await asyncio.sleep(0.4)
+            await until(lambda: api.get(LEASES, "sys", "op")["spec"]["renewTime"] != before)
             assert not renewal.done()
             assert holder(api) == "a"
 
@@ -139,16 +151,20 @@ class TestElecting:
         async with elector(client, "a", recorded).leading() as renewal:
             api.put({"kind": "Lease", **held("usurper")})
             with pytest.raises(LeadershipLost, match="usurper"):
-                await asyncio.wait_for(renewal, 3)
+                await asyncio.wait_for(renewal, 10)
         assert holder(api) == "usurper"
 
-    async def test_somebody_editing_the_lease_is_no_loss(self, api: Any, client: Client, recorded: deque[Any]) -> None:
+    @pytest.mark.usefixtures("lasting")
+    async def test_somebody_editing_the_lease_is_no_loss(
+        self, api: Any, client: Client, recorded: deque[Any], until: Callable[..., Any]
+    ) -> None:
         """A conflict with the holder unchanged (or our own write whose answer was lost) is looked into, and goes on."""
         async with elector(client, "a", recorded).leading() as renewal:
             edited = api.get(LEASES, "sys", "op")
             edited["metadata"]["labels"] = {"edited": "true"}
             api.put(edited)
-            await asyncio.sleep(0.2)
+            before = edited["spec"]["renewTime"]
+            await until(lambda: api.get(LEASES, "sys", "op")["spec"]["renewTime"] != before)
             assert not renewal.done()
 
     async def test_a_renewal_cut_short_does_not_keep_the_lease(
@@ -169,12 +185,14 @@ class TestElecting:
             api.put({"kind": "Lease", **held("usurper")})
         assert holder(api) == "usurper"
 
+    @pytest.mark.usefixtures("lasting")
     async def test_two_that_begin_together_are_not_both_leaders(
-        self, api: Any, client: Client, recorded: deque[Any]
+        self, api: Any, client: Client, recorded: deque[Any], until: Callable[..., Any]
     ) -> None:
         """Of several replicas that find no lease exactly one leads."""
         contexts = [elector(client, name, recorded).leading() for name in "abcde"]
         waiting = [asyncio.create_task(context.__aenter__()) for context in contexts]
+        await until(lambda: any(task.done() for task in waiting))
         await asyncio.sleep(0.3)
         done = [task for task in waiting if task.done()]
         assert len(done) == 1

@@ -271,7 +271,7 @@ class TestWorkQueue:
         worker = asyncio.create_task(queue.get())
         await asyncio.sleep(0.01)
         queue.add("a")
-        assert await asyncio.wait_for(worker, 1) == "a"
+        assert await asyncio.wait_for(worker, 10) == "a"
 
     async def test_many_workers_share_many_keys(self, until: Any) -> None:
         """Every key is worked on once, by no more workers than there are, none at the same time as itself."""
@@ -308,7 +308,7 @@ class TestWorkQueue:
         queue: WorkQueue[str] = WorkQueue()
         queue.add_after("late", 0.05)
         queue.add_after("early", 0.01)
-        assert [await asyncio.wait_for(queue.get(), 1) for _ in range(2)] == ["early", "late"]
+        assert [await asyncio.wait_for(queue.get(), 10) for _ in range(2)] == ["early", "late"]
 
     async def test_an_earlier_appointment_is_noticed_while_waiting(self) -> None:
         """A worker that sleeps until the next appointment notices one that comes before it."""
@@ -317,7 +317,7 @@ class TestWorkQueue:
         worker = asyncio.create_task(queue.get())
         await asyncio.sleep(0.01)
         queue.add_after("early", 0.01)
-        assert await asyncio.wait_for(worker, 1) == "early"
+        assert await asyncio.wait_for(worker, 10) == "early"
 
     async def test_a_cancelled_worker_loses_nothing(self) -> None:
         """A key stays for the next worker when the one that waited is cancelled."""
@@ -328,7 +328,7 @@ class TestWorkQueue:
         with pytest.raises(asyncio.CancelledError):
             await worker
         queue.add("a")
-        assert await asyncio.wait_for(queue.get(), 1) == "a"
+        assert await asyncio.wait_for(queue.get(), 10) == "a"
 
     async def test_failing_and_forgetting(self) -> None:
         """A failed key comes back by itself, a forgotten one does not."""
@@ -336,7 +336,7 @@ class TestWorkQueue:
         queue.add("a")
         await queue.get()
         assert queue.failed("a") == FIRST_DELAY / 2
-        assert await asyncio.wait_for(queue.get(), 1) == "a"
+        assert await asyncio.wait_for(queue.get(), 10) == "a"
         queue.failed("a", at_least=0.05)
         queue.forget("a")
         with pytest.raises(TimeoutError):
