@@ -168,6 +168,12 @@ class RedisServer(Server):
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "appendonly": "yes", "save": ""}
         return ["redis-server", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
 
+    def is_up(self) -> bool:
+        """Whether it has read its data: until then it refuses every command."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith(b"+PONG")
+
 
 class RabbitServer(Server):
     kind = "rabbitmq"

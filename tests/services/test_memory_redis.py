@@ -53,6 +53,12 @@ async def pods(redis: Any) -> AsyncIterator[list[SharedMemory]]:
         await one.close()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that is slow, as on a busy machine, is none that is away."""
+    monkeypatch.setattr(shared_memory, "SECONDS", 5.0)
+
+
 async def until(condition: Any, seconds: float = 30) -> Any:
     async with asyncio.timeout(seconds):
         while not (value := await condition()):  # noqa: ASYNC110 - another process's state
@@ -61,6 +67,7 @@ async def until(condition: Any, seconds: float = 30) -> Any:
 
 
 class TestSharing:
+    @pytest.mark.usefixtures("patient")
     async def test_what_one_pod_wrote_another_reads(self, pods: list[SharedMemory]) -> None:
         """An entry is there for every pod, until it is forgotten or its time is over."""
         here, there = pods
@@ -70,6 +77,7 @@ class TestSharing:
         await there.forget(["conv_1"])
         assert await here.get(["conv_1", "conv_2"]) == {"conv_2": SAID}
 
+    @pytest.mark.usefixtures("patient")
     async def test_it_is_away_and_comes_back(self, redis: Any, pods: list[SharedMemory], monkeypatch: Any) -> None:
         """While Redis is gone nothing is known and nothing fails but forgetting; afterwards it is used again."""
         here, there = pods
@@ -131,6 +139,7 @@ class TestAgents:
         stop.set()
         await asyncio.gather(*talking)
 
+    @pytest.mark.usefixtures("patient")
     async def test_erasing_reaches_redis(self, start_agent: Any, redis: Any) -> None:
         """After an erasure no key in Redis holds what the customer wrote; without Redis it is not begun."""
         agent = await start_agent(REDIS_URL=redis.url)

@@ -19,7 +19,6 @@ from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.queue.sql import SqlQueue
 from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.migrate import migrate
 from supportfleet_runtime.storage.schema import conversations, tasks
 from supportfleet_runtime.storage.url import parse_database_url
 
@@ -76,7 +75,11 @@ class TestSignals:
         worker.parts.wakeup.notify = counting
         await until(lambda: _listens(database, 2))
         await gateway.say("Where is my order A-1001?")
-        assert heard
+
+        async def told() -> bool:
+            return heard > 0
+
+        await until(told)  # the worker may have looked by itself before it was told
 
     async def test_nobody_is_told_of_what_is_done_at_home(self, start_agent: Any, database: Database) -> None:
         """A message that its own pod works sends no signal: a fleet is not woken for nothing."""
@@ -217,13 +220,16 @@ class TestScale:
         rows = [{"id": name, **common} for name in ("a", "b")]
         await database.write(lambda connection: connection.execute(insert(conversations), rows))
         tries: list[str] = []
+        held: set[str] = set()
 
         def raise_both(first: str, second: str) -> Callable[[Any], None]:
             def work(connection: Any) -> None:
                 tries.append(first)
                 one = text("UPDATE conversations SET turns = turns + 1 WHERE id = :id")
                 connection.execute(one, {"id": first})
-                connection.execute(text("SELECT pg_sleep(0.2)"))
+                held.add(first)
+                while second not in held:
+                    connection.execute(text("SELECT pg_sleep(0.02)"))
                 connection.execute(one, {"id": second})
 
             return work
@@ -236,7 +242,6 @@ class TestScale:
     async def test_a_pool_that_is_used_up_is_unavailable(self, database_url: str) -> None:
         """More callers than connections wait for the time limit, not for ever."""
         small = Database(parse_database_url(database_url), pool=2, timeout=0.5)
-        await migrate(small)
         slow = [small.read(lambda connection: connection.execute(text("SELECT pg_sleep(5)"))) for _ in range(4)]
         outcomes = await asyncio.gather(*slow, return_exceptions=True)
         assert all(isinstance(outcome, StorageUnavailableError) for outcome in outcomes)
