@@ -9,9 +9,9 @@ import asyncio
 import os
 import random
 import sys
-from datetime import UTC, datetime
 
 from supportfleet_runtime.agent.turn import Answer, Source, Turn
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.answering import Answering
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.conversations.views import Views
@@ -53,10 +53,6 @@ class TellingTurns(Turns):
         return stored
 
 
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
 async def main(database_url: str, kind: str, url: str, name: str) -> None:
     configure_logging("info")
     database = Database(parse_database_url(database_url), pool=4)
@@ -64,9 +60,11 @@ async def main(database_url: str, kind: str, url: str, name: str) -> None:
     address = queue_address(kind, url or None)
     consumer = f"worker-{os.getpid()}"
     queue = make_queue(
-        database, name, scope=name, address=address, consumer=consumer, lease=LEASE, wakeup=wakeup, now=now
+        database, name, scope=name, address=address, consumer=consumer, lease=LEASE, wakeup=wakeup, now=utc_now
     )
-    turns = TellingTurns(database, queue, Waiters(Views(database, name).replies), scope=name, window=lambda: 2, now=now)
+    turns = TellingTurns(
+        database, queue, Waiters(Views(database, name).replies), scope=name, window=lambda: 2, now=utc_now
+    )
     answering = Answering(SlowAgent(), turns, wakeup, metrics)
     worker = Worker(
         queue=queue,

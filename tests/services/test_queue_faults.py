@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import and_, select
 
+from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.intake import Intake
 from supportfleet_runtime.conversations.records import Incoming
 from supportfleet_runtime.errors import StorageUnavailableError
@@ -76,7 +76,7 @@ class Fleet:
             consumer="gateway",
             lease=3.0,
             wakeup=self.wakeup,
-            now=now,
+            now=utc_now,
         )
         self.intake = Intake(self.database, self.queue, self.name, self.wakeup)
         self.accepted: list[Any] = []
@@ -98,7 +98,7 @@ class Fleet:
 
     async def say(self, text: str, conversation: str | None = None) -> Any | None:
         """Send a message; what was accepted, if it was."""
-        at = now()
+        at = utc_now()
         known = conversation or new_id("conv", at)
         incoming = Incoming(new_id("task", at), new_id("msg", at), "c", known, conversation is None, text, at)
         try:
@@ -172,10 +172,6 @@ def environ() -> dict[str, str]:
     import os  # noqa: PLC0415 - read once the fleet's fixture has set it
 
     return {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "agent_runtime")}
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
 
 
 async def test_workers_are_killed(fleet: Fleet, environ: dict[str, str]) -> None:
