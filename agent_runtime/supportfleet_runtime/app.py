@@ -53,13 +53,13 @@ def build(
 ) -> web.Application:
     """The application. Nothing is opened before it starts."""
     parts = assemble(configuration, role, now)
-    gateway, health = _gateway(parts, now), _health(parts, now)
-    customers = gateway.endpoints() if role.takes_messages else []
-    streams = _streams(parts).endpoints() if role.takes_messages else []
-    return _application(parts, [*customers, *gateway.probes(), *health.endpoints(), *streams])
+    streams, health = _streams(parts), _health(parts, now)
+    gateway = _gateway(parts, streams, now)
+    customers = [*gateway.endpoints(), *streams.endpoints()] if role.takes_messages else []
+    return _application(parts, [*customers, *gateway.probes(), *health.endpoints()])
 
 
-def _gateway(parts: Parts, now: Callable[[], datetime]) -> Gateway:
+def _gateway(parts: Parts, streams: EventStreams, now: Callable[[], datetime]) -> Gateway:
     settings, live = parts.settings, parts.agent_settings
     window = lambda: live().history.max_turns  # noqa: E731 - read anew each time
     mirrored = Mirrored(parts.agent, parts.views, parts.metrics, window=window, limit=settings.queue_batch)
@@ -68,6 +68,7 @@ def _gateway(parts: Parts, now: Callable[[], datetime]) -> Gateway:
         intake=Intake(parts.database, parts.queue, settings.scope, parts.wakeup),
         mirrored=mirrored if parts.role.works else None,
         waiters=parts.waiters,
+        streams=streams,
         views=parts.views,
         metrics=parts.metrics,
         depth=parts.queue.depth,

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from supportfleet_runtime.conversations.turn_set import TurnSet, parse_turn_set, up_to
 from supportfleet_runtime.conversations.watching import REMEMBER_SECONDS, Watching
+from supportfleet_runtime.errors import StorageUnavailableError
+from supportfleet_runtime.health.window import SHORTEST
 from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
 
@@ -201,6 +203,110 @@ class TestStreams:
             await events.next("ready")
             with pytest.raises(EOFError):
                 await events.next(seconds=5)
+
+
+@contextlib.asynccontextmanager
+async def streamed(agent: Any, text: str, accept: str = "text/event-stream", **members: Any) -> AsyncIterator[Any]:
+    """A message whose answer is to be streamed."""
+    headers = {"Accept": accept, "Idempotency-Key": members.pop("key", "")}
+    body = {"customer_id": "cust-1001", "text": text, **members}
+    sent = {name: value for name, value in headers.items() if value}
+    async with agent.client.post("/v1/messages", json=body, headers=sent) as got:
+        yield got
+
+
+async def all_events(got: Any) -> list[Event]:
+    """The events of a stream that ends."""
+    assert (got.status, got.content_type) == (200, "text/event-stream"), await got.text()
+    events, reader = [], Stream(got)
+    with contextlib.suppress(EOFError):
+        while True:
+            events.append(await reader.next())
+    return events
+
+
+class TestStreamedAnswers:
+    async def test_a_message_is_answered_by_events(self, start_agent: Any) -> None:
+        """Who asks for events gets the message's ids, its task's states and its reply, and the stream ends."""
+        agent = await start_agent()
+        async with streamed(agent, "Where is my order A-1001?") as got:
+            first, *between, last = await all_events(got)
+            assert got.headers["X-Request-Id"]
+            assert got.headers["RateLimit"]
+        assert (first.name, first.id, first.data["status"]) == ("accepted", "0", "queued")
+        assert {event.name for event in between} <= {"task"}
+        assert (last.name, last.id) == ("reply", "1")
+        same = ("task_id", "conversation_id")
+        assert [last.data[name] for name in same] == [first.data[name] for name in same]
+        assert "DHL" in last.data["reply"]
+        assert await agent.metric('agent_request_total{intent="order_status",status="200"}') == 1
+        async with agent.client.get(f"/v1/tasks/{first.data['task_id']}") as found:
+            assert (await found.json())["reply"] == last.data["reply"]
+
+    async def test_it_tells_nothing_that_was_told(self, start_agent: Any) -> None:
+        """In a conversation that goes on only the message's own reply comes; the first event's id resumes before it."""
+        agent = await start_agent()
+        conversation = (await agent.say("hello"))["conversation_id"]
+        async with streamed(agent, "Where is my order A-1001?", conversation_id=conversation) as got:
+            events = await all_events(got)
+        assert [(event.data["turn"], event.id) for event in events if event.name == "reply"] == [(2, "1-2")]
+        async with stream(agent, conversation, events[0].id) as resumed:
+            assert (await resumed.next("reply")).data["turn"] == 2
+
+    async def test_what_takes_long_is_waited_for(self, start_agent: Any) -> None:
+        """A long task's reply comes in the stream, which counts for no longer than a customer waits for an answer."""
+        agent = await start_agent(API_TIMEOUT_SECONDS="0")
+        async with streamed(agent, ALL) as got:
+            events = await all_events(got)
+        assert events[-1].name == "reply"
+        assert events[-1].data["intent"] == "detailed_history"
+        assert agent.parts.window.figures().latency_p99 == SHORTEST
+
+    async def test_a_message_sent_again_is_told_again(self, start_agent: Any) -> None:
+        """The same key has the first message's events, whatever came after it, and says so."""
+        agent = await start_agent()
+        async with streamed(agent, "hello", key="one") as got:
+            first = await all_events(got)
+            assert "Idempotency-Replayed" not in got.headers
+        await agent.say("hello", conversation_id=first[0].data["conversation_id"])
+        async with streamed(agent, "hello", key="one") as got:
+            again = await all_events(got)
+            assert got.headers["Idempotency-Replayed"] == "true"
+        assert [event.data for event in (again[0], again[-1])] == [event.data for event in (first[0], first[-1])]
+        assert len(again) == 2
+
+    @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/event-stream", "text/*"])
+    async def test_json_is_the_answer_else(self, start_agent: Any, accept: str) -> None:
+        """Who doesn't ask for events alone gets JSON."""
+        agent = await start_agent()
+        async with streamed(agent, "hello", accept) as got:
+            assert (got.status, got.content_type) == (200, "application/json")
+
+    async def test_refusals_are_problems(self, start_agent: Any) -> None:
+        """What is refused is refused as ever; a message that there is no stream for is not taken in."""
+        agent = await start_agent(EVENT_STREAMS_PER_CUSTOMER="1")
+        conversation = (await agent.say("hello"))["conversation_id"]
+        async with streamed(agent, "") as got:
+            assert (got.status, got.content_type) == (422, "application/problem+json")
+        async with stream(agent, conversation) as events:
+            await events.next("ready")
+            async with streamed(agent, "hello", conversation_id=conversation) as got:
+                assert (got.status, got.content_type) == (429, "application/problem+json")
+                assert got.headers["Retry-After"]
+        async with agent.client.get(f"/v1/conversations/{conversation}") as got:
+            assert len((await got.json())["messages"]) == 2
+
+    async def test_a_stored_message_is_never_refused(self, start_agent: Any) -> None:
+        """Where a message is stored and can't be watched it is a task to ask for, and no error."""
+        agent = await start_agent()
+
+        async def fails(_conversation: str, _task: str) -> TurnSet:
+            raise StorageUnavailableError("the database is away")
+
+        agent.parts.updates.before = fails
+        async with streamed(agent, "hello") as got:
+            assert got.status == 202
+            assert got.headers["Location"] == f"/v1/tasks/{(await got.json())['task_id']}"
 
 
 class TestRefusals:

@@ -74,6 +74,14 @@ class Updates:
             raise NotFoundError("no such conversation")
         return found.customer_id, up_to(found.turns).without(row.turn for row in unfinished)
 
+    async def before(self, conversation_id: str, task_id: str) -> TurnSet:
+        """The turns that have had their replies, without the task's own: that is still to be told."""
+        _, told = await self.position(conversation_id, None)
+        turn = await self._database.read(lambda c: c.execute(_TURN, {"id_": task_id}).scalar_one_or_none())
+        if turn is None:
+            raise NotFoundError("no such task")
+        return told.without([turn])
+
     async def since(self, conversation_id: str, seen: TurnSet, limit: int) -> tuple[list[StoredReply], list[OpenTask]]:
         """Replies that are not ``seen``, up to ``limit``, and the tasks that have none yet; both in their order."""
         replies = _replies(conversation_id, seen, limit)
@@ -115,6 +123,7 @@ def _replies(conversation_id: str, seen: TurnSet, limit: int) -> Select[Any]:
 
 
 _OPEN_TURNS = select(tasks.c.turn).where(tasks.c.conversation_id == bindparam("id_"), tasks.c.state.in_(OPEN))
+_TURN = select(tasks.c.turn).where(tasks.c.id == bindparam("id_"))
 _OPEN_TASKS = (
     select(tasks.c.turn, tasks.c.id, tasks.c.state, long_tasks.c.state.label("long_state"), long_tasks.c.progress)
     .outerjoin(long_tasks, long_tasks.c.id == tasks.c.id)

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from supportfleet_runtime.gateway.problems import Handler
 
 JSON: Final = "application/json"
+EVENTS: Final = "text/event-stream"
 ID_PATTERN: Final = "^[a-z]{1,8}_[0-9A-Z]{26}$"
 
 
@@ -40,6 +41,8 @@ class Answer:
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
     """What each of its headers says."""
+    streams: bool = False
+    """Whether it comes as server-sent events where they are asked for."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Server-sent events of a conversation: replies as they are stored, and how far its tasks are.
 
+A conversation is watched for as long as the client likes, or from a message that was just sent up to its reply.
+
 An event's id is the set of turns whose replies were sent (see ``conversations.turn_set``), so a stream that breaks off
 is resumed by any pod, from what is stored: no reply is missed and none is sent twice. Events without an id (``task``)
 tell a state; after a reconnection the state is told anew.
@@ -11,31 +13,33 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 import structlog
 from aiohttp import web
 
+from supportfleet_runtime.conversations.records import Incoming, Reply
 from supportfleet_runtime.conversations.turn_set import TurnSet, parse_turn_set
 from supportfleet_runtime.conversations.updates import OpenTask, StoredReply, Updates
 from supportfleet_runtime.conversations.watching import Watching
 from supportfleet_runtime.errors import StorageError
-from supportfleet_runtime.gateway.endpoints import Answer, Endpoint, Parameter, identifier
+from supportfleet_runtime.gateway.endpoints import EVENTS, Answer, Endpoint, Parameter, identifier
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError, unavailable
 from supportfleet_runtime.gateway.queries import CUSTOMER, path_id, query_customer
-from supportfleet_runtime.gateway.schema import reply_json
+from supportfleet_runtime.gateway.schema import accepted_json, reply_json
 
 log = structlog.get_logger()
 
-MEDIA_TYPE: Final = "text/event-stream"
 HEARTBEAT: Final = 15.0
 LONGEST: Final = 3600.0
 """After that the client resumes: so no connection, and no proof of who it is, lasts for ever."""
 WRITE_SECONDS: Final = 30.0
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 PAGE: Final = 100
 AFTER: Final = Parameter(
     "Last-Event-ID",
@@ -51,6 +55,23 @@ class StreamLimits:
 
     total: int
     per_customer: int
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A conversation, from a position on; with a ``message`` up to its reply."""
+
+    conversation_id: str
+    seen: TurnSet
+    message: Incoming | None = None
+
+    def as_json(self) -> dict[str, str]:
+        """What the first event tells."""
+        return accepted_json(self.message) if self.message else {"conversation_id": self.conversation_id}
+
+    def ends_with(self, reply: StoredReply) -> bool:
+        """Whether there is no more to be told after this."""
+        return self.message is not None and reply.task_id == self.message.task_id
 
 
 @dataclass
@@ -73,7 +94,7 @@ class EventStreams:
                 self.get_events,
                 "streamEvents",
                 "Stream a conversation's replies and its tasks' states as they come.",
-                {200: Answer("Server-sent events: `ready`, `task`, `reply`.", media_type=MEDIA_TYPE)},
+                {200: Answer("Server-sent events: `ready`, `task`, `reply`.", media_type=EVENTS)},
                 problems={
                     404: "It does not exist, or is another customer's.",
                     422: "`Last-Event-ID` is no event's id.",
@@ -88,23 +109,33 @@ class EventStreams:
         conversation_id = path_id(request, "conversation_id")
         customer_id, seen = await self.updates.position(conversation_id, query_customer(request))
         seen = _after(request) or seen
-        with self._place(customer_id):
-            response = web.StreamResponse(
-                headers={"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            )
-            await response.prepare(request)
-            if request.method == "HEAD":
-                return response
-            with contextlib.suppress(ConnectionError, TimeoutError):  # the client left, or doesn't read
-                await self._stream(request, response, conversation_id, seen)
+        with self.place(customer_id):
+            response = await _begin(request)
+            if request.method != "HEAD":
+                await self._stream(request, response, Watched(conversation_id, seen), "ready")
         return response
 
+    async def answer(
+        self, request: web.Request, message: Incoming, headers: Mapping[str, str]
+    ) -> tuple[web.StreamResponse, Reply | None]:
+        """Stream what becomes of a message that was taken in, up to its reply; that too, if it came."""
+        seen = await self.updates.before(message.conversation_id, message.task_id)
+        response = await _begin(request, headers)
+        watched = Watched(message.conversation_id, seen, message)
+        return response, await self._stream(request, response, watched, "accepted")
+
     async def _stream(
-        self, request: web.Request, response: web.StreamResponse, conversation_id: str, seen: TurnSet
-    ) -> None:
+        self, request: web.Request, response: web.StreamResponse, watched: Watched, first: str
+    ) -> Reply | None:
+        with contextlib.suppress(ConnectionError, TimeoutError):  # the client left, or doesn't read
+            await _send(response, first, watched.as_json(), watched.seen)
+            return await self._follow(request, response, watched)
+        return None
+
+    async def _follow(self, request: web.Request, response: web.StreamResponse, watched: Watched) -> Reply | None:
+        conversation_id, seen = watched.conversation_id, watched.seen
         told: dict[str, OpenTask] = {}
         ends_at = time.monotonic() + self.longest
-        await _send(response, "ready", {"conversation_id": conversation_id}, seen)
         with self.watching.watching(conversation_id) as bell:
             while not self._is_over(request) and time.monotonic() < ends_at:
                 bell.clear()
@@ -112,7 +143,7 @@ class EventStreams:
                     replies, unfinished = await self.updates.since(conversation_id, seen, PAGE)
                 except StorageError as error:
                     log.warning("stream_ended", conversation_id=conversation_id, reason=str(error))
-                    return
+                    return None
                 for task in unfinished:
                     if told.get(task.task_id) != task:
                         told[task.task_id] = task
@@ -120,9 +151,12 @@ class EventStreams:
                 for reply in replies:
                     seen = seen.with_turn(reply.turn)
                     await _send(response, "reply", _reply_json(conversation_id, reply), seen)
+                    if watched.ends_with(reply):
+                        return reply.reply
                 if not replies:
                     told = {task.task_id: task for task in unfinished}
                     await self._rest(response, bell)
+        return None
 
     async def _rest(self, response: web.StreamResponse, bell: asyncio.Event) -> None:
         """Wait for the bell; if it doesn't ring, keep the connection alive and notice when it isn't."""
@@ -138,7 +172,7 @@ class EventStreams:
         return self.watching.closed or request.transport is None or request.transport.is_closing()
 
     @contextlib.contextmanager
-    def _place(self, customer_id: str) -> Iterator[None]:
+    def place(self, customer_id: str) -> Iterator[None]:
         """One of the streams that there may be."""
         if self.watching.closed or self._open.total() >= self.limits.total:
             raise unavailable("there are as many streams as this pod takes")
@@ -153,6 +187,13 @@ class EventStreams:
             self._open[customer_id] -= 1
             if not self._open[customer_id]:
                 del self._open[customer_id]
+
+
+async def _begin(request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> web.StreamResponse:
+    own = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    response = web.StreamResponse(headers={**own, **headers})
+    await response.prepare(request)
+    return response
 
 
 def _task_json(conversation_id: str, task: OpenTask) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from supportfleet_runtime.gateway.answers import Problem
-from supportfleet_runtime.gateway.endpoints import JSON, Access, Answer, Endpoint, Parameter
+from supportfleet_runtime.gateway.endpoints import EVENTS, JSON, Access, Answer, Endpoint, Parameter
 from supportfleet_runtime.gateway.problems import MEDIA_TYPE
 from supportfleet_runtime.gateway.request_ids import HEADER as REQUEST_ID
 from supportfleet_runtime.version import program_version
@@ -110,7 +110,7 @@ def _answer(answer: Answer) -> dict[str, Any]:
     return {
         "description": answer.description,
         "headers": {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()},
-        "content": _content(answer.media_type, answer.model),
+        "content": _content(answer.media_type, answer.model) | (_content(EVENTS, None) if answer.streams else {}),
     }
 
 

@@ -1,4 +1,4 @@
-"""What requests say beside their bodies: ids in paths, and what is in queries."""
+"""What requests say beside their bodies: ids in paths, what is in queries, and which answer they want."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.gateway.authentication import customer_of
-from supportfleet_runtime.gateway.endpoints import ID_PATTERN, Parameter
+from supportfleet_runtime.gateway.endpoints import EVENTS, ID_PATTERN, JSON, Parameter
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError
 from supportfleet_runtime.gateway.schema import CUSTOMER_PATTERN, MAX_CUSTOMER_ID, is_customer_id
 
@@ -45,6 +45,12 @@ def query_customer(request: web.Request) -> str | None:
     if given is not None and not is_customer_id(given):
         raise NotFoundError("no such customer")
     return customer_of(request, given)
+
+
+def wants_events(request: web.Request) -> bool:
+    """Whether the answer is to be streamed: ``Accept`` names events, and not JSON."""
+    named = {one.partition(";")[0].strip().lower() for one in request.headers.get("Accept", "").split(",")}
+    return EVENTS in named and JSON not in named
 
 
 def query_turns(request: web.Request) -> int:

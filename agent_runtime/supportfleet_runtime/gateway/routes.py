@@ -18,18 +18,19 @@ from supportfleet_runtime.conversations.mirrored import Mirrored
 from supportfleet_runtime.conversations.records import Deferred, Incoming, Once, Outcome, Reply
 from supportfleet_runtime.conversations.views import Views
 from supportfleet_runtime.conversations.waiters import Waiters
-from supportfleet_runtime.errors import KeyReusedError
+from supportfleet_runtime.errors import KeyReusedError, StorageError
 from supportfleet_runtime.gateway import answers
 from supportfleet_runtime.gateway.authentication import check_speaks_for
 from supportfleet_runtime.gateway.callback_requests import read_callback
 from supportfleet_runtime.gateway.endpoints import Access, Answer, Endpoint, identifier, json_response
+from supportfleet_runtime.gateway.events import EventStreams
 from supportfleet_runtime.gateway.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from supportfleet_runtime.gateway.idempotency import REPLAYED, read_once
 from supportfleet_runtime.gateway.limiting import Limits
-from supportfleet_runtime.gateway.measuring import INTENT
+from supportfleet_runtime.gateway.measuring import INTENT, TOOK
 from supportfleet_runtime.gateway.mirroring import is_mirrored
 from supportfleet_runtime.gateway.problems import HttpProblemError, unavailable
-from supportfleet_runtime.gateway.queries import CUSTOMER, TURNS, path_id, query_customer, query_turns
+from supportfleet_runtime.gateway.queries import CUSTOMER, TURNS, path_id, query_customer, query_turns, wants_events
 from supportfleet_runtime.gateway.request_ids import request_id
 from supportfleet_runtime.gateway.schema import (
     MessageRequest,
@@ -57,6 +58,7 @@ class Gateway:
     mirrored: Mirrored | None
     """None where no messages are worked."""
     waiters: Waiters
+    streams: EventStreams
     views: Views
     metrics: Metrics
     depth: Callable[[], Awaitable[int]]
@@ -79,7 +81,11 @@ class Gateway:
                 "postMessage",
                 "Send a customer's message, and wait for its answer.",
                 {
-                    200: Answer("The answer.", answers.MessageAnswer),
+                    200: Answer(
+                        "The answer; events (`accepted`, `task`, `reply`) up to it where they are asked for.",
+                        answers.MessageAnswer,
+                        streams=True,
+                    ),
                     202: Answer(
                         "It is stored; the answer takes longer.",
                         answers.MessageAccepted,
@@ -89,6 +95,7 @@ class Gateway:
                 problems={
                     403: "The token is another customer's, or asks for a callback.",
                     404: "The conversation does not exist, or is another customer's.",
+                    429: "The customer asked too often, or has as many streams as allowed; see `Retry-After`.",
                 },
                 parameters=(IDEMPOTENCY_KEY,),
                 body=MessageRequest if self.callbacks.kinds else PlainMessageRequest,
@@ -151,7 +158,7 @@ class Gateway:
             ),
         ]
 
-    async def post_message(self, request: web.Request) -> web.Response:
+    async def post_message(self, request: web.Request) -> web.StreamResponse:
         """Take a message in, and wait for its answer."""
         started = time.perf_counter()
         if not self.is_open():
@@ -163,6 +170,8 @@ class Gateway:
         incoming = self._incoming(request, message, None if mirrored else read_once(request, message))
         if mirrored:
             return await self._answer_mirrored(request, incoming, started)
+        if wants_events(request):
+            return await self._stream_answer(request, incoming, started)
         async with self.waiters.waiting(incoming.task_id) as future:
             accepted = await self._accept(incoming)
             outcome = await self._outcome(future, started) if accepted is incoming else None
@@ -173,6 +182,21 @@ class Gateway:
         response = self._respond(request, accepted, outcome, time.perf_counter() - started)
         if accepted is not incoming:
             response.headers[REPLAYED] = "true"
+        return response
+
+    async def _stream_answer(self, request: web.Request, incoming: Incoming, started: float) -> web.StreamResponse:
+        """Take a message in, and stream what becomes of it up to its answer."""
+        with self.streams.place(incoming.customer_id):
+            accepted = await self._accept(incoming)
+            replayed = {REPLAYED: "true"} if accepted is not incoming else {}
+            try:
+                response, reply = await self.streams.answer(request, accepted, replayed)
+            except StorageError:  # it is stored: that it can't be watched must not have it sent again
+                return self._respond(request, accepted, None, time.perf_counter() - started)
+        latency = request[TOOK] = min(time.perf_counter() - started, self.limit)
+        self.metrics.response_latency.observe(latency)
+        if reply is not None:
+            _note(request, accepted, reply, latency)
         return response
 
     async def _outcome(self, future: asyncio.Future[Outcome], started: float) -> Outcome | None:
@@ -269,8 +293,13 @@ class Gateway:
 def _answered(
     request: web.Request, incoming: Incoming, reply: Reply, latency: float, *, mirrored: bool = False
 ) -> web.Response:
+    _note(request, incoming, reply, latency, mirrored=mirrored)
+    return json_response(answer_json(incoming, reply, latency * 1000))
+
+
+def _note(request: web.Request, incoming: Incoming, reply: Reply, latency: float, *, mirrored: bool = False) -> None:
+    """Log the answer, and have it counted with its intent."""
     request[INTENT] = reply.intent
-    milliseconds = latency * 1000
     log.info(
         "message_answered",
         task_id=incoming.task_id,
@@ -279,7 +308,6 @@ def _answered(
         intent=reply.intent,
         source=reply.source,
         fallback_level=reply.fallback_level,
-        latency_ms=round(milliseconds, 1),
+        latency_ms=round(latency * 1000, 1),
         **({"mirrored": True} if mirrored else {}),
     )
-    return json_response(answer_json(incoming, reply, milliseconds))

@@ -126,7 +126,7 @@ def answer_json(incoming: Incoming, reply: Reply, latency_ms: float) -> dict[str
     return {**_ids(incoming), **reply_json(reply), "latency_ms": round(latency_ms, 2)}
 
 
-def accepted_json(incoming: Incoming) -> dict[str, Any]:
+def accepted_json(incoming: Incoming) -> dict[str, str]:
     """The response to a message whose answer takes longer."""
     return {**_ids(incoming), "status": "queued"}
 
