@@ -230,3 +230,17 @@ def test_pod_security_is_enforced(local: Cluster, namespace: str) -> None:
     refused = local.kubectl("-n", namespace, "run", "root", f"--image={BASE}", check=False)
     assert refused.returncode == 1
     assert "violates PodSecurity" in refused.stderr
+
+
+def test_the_kubeconfig_and_logs_are_given(local: Cluster) -> None:
+    """`kubeconfig` prints the file or its path, `logs` the names of all components, and of each what it wrote."""
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-m", "supportfleet", "local", *arguments, "--name", local.info["name"]]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    assert said("kubeconfig", "--path").strip() == str(local.kubeconfig)
+    assert said("kubeconfig") == local.kubeconfig.read_text()
+    components = said("logs").splitlines()
+    assert {"etcd", "kube-apiserver", "kube-scheduler"} <= {*components}
+    assert re.match(r"[IWE]\d{4} \d\d:", said("logs", "kube-apiserver"))
