@@ -308,6 +308,32 @@ class TestStreamedAnswers:
             assert got.status == 202
             assert got.headers["Location"] == f"/v1/tasks/{(await got.json())['task_id']}"
 
+    async def test_a_client_that_leaves(self, start_agent: Any) -> None:
+        """Who leaves once the message is stored, before the first event, is no error of the server's."""
+        agent = await start_agent()
+        before, server = agent.parts.updates.before, agent.client.server.runner.server
+        server.handler_cancellation = False  # a test server cancels handlers whose clients left, and the commands don't
+        body = b'{"customer_id": "cust-1001", "text": "hello"}'
+        head = (
+            b"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAccept: text/event-stream\r\n"
+        )
+        _, writer = await asyncio.open_connection(agent.client.host, agent.client.port)
+
+        async def once_it_left(*ids: str) -> TurnSet:
+            writer.close()
+            async with asyncio.timeout(20):
+                while all(one.transport for one in server.connections):  # noqa: ASYNC110 - aiohttp sets no event
+                    await asyncio.sleep(0.01)
+            found: TurnSet = await before(*ids)
+            return found
+
+        agent.parts.updates.before = once_it_left
+        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        async with asyncio.timeout(40):
+            while not (await agent.metric('agent_request_total{intent="none",status="200"}')):
+                assert not await agent.metric('agent_request_total{intent="none",status="500"}')
+                await asyncio.sleep(0.05)
+
 
 class TestRefusals:
     async def test_only_its_customer_watches(self, start_agent: Any) -> None:

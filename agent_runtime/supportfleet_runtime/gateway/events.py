@@ -110,9 +110,7 @@ class EventStreams:
         customer_id, seen = await self.updates.position(conversation_id, query_customer(request))
         seen = _after(request) or seen
         with self.place(customer_id):
-            response = await _begin(request)
-            if request.method != "HEAD":
-                await self._stream(request, response, Watched(conversation_id, seen), "ready")
+            response, _ = await self._stream(request, Watched(conversation_id, seen), "ready")
         return response
 
     async def answer(
@@ -120,17 +118,19 @@ class EventStreams:
     ) -> tuple[web.StreamResponse, Reply | None]:
         """Stream what becomes of a message that was taken in, up to its reply; that too, if it came."""
         seen = await self.updates.before(message.conversation_id, message.task_id)
-        response = await _begin(request, headers)
-        watched = Watched(message.conversation_id, seen, message)
-        return response, await self._stream(request, response, watched, "accepted")
+        return await self._stream(request, Watched(message.conversation_id, seen, message), "accepted", headers)
 
     async def _stream(
-        self, request: web.Request, response: web.StreamResponse, watched: Watched, first: str
-    ) -> Reply | None:
+        self, request: web.Request, watched: Watched, first: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[web.StreamResponse, Reply | None]:
+        own = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        response, reply = web.StreamResponse(headers={**own, **headers}), None
         with contextlib.suppress(ConnectionError, TimeoutError):  # the client left, or doesn't read
-            await _send(response, first, watched.as_json(), watched.seen)
-            return await self._follow(request, response, watched)
-        return None
+            await response.prepare(request)
+            if request.method != "HEAD":
+                await _send(response, first, watched.as_json(), watched.seen)
+                reply = await self._follow(request, response, watched)
+        return response, reply
 
     async def _follow(self, request: web.Request, response: web.StreamResponse, watched: Watched) -> Reply | None:
         conversation_id, seen = watched.conversation_id, watched.seen
@@ -187,13 +187,6 @@ class EventStreams:
             self._open[customer_id] -= 1
             if not self._open[customer_id]:
                 del self._open[customer_id]
-
-
-async def _begin(request: web.Request, headers: Mapping[str, str] = NO_HEADERS) -> web.StreamResponse:
-    own = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    response = web.StreamResponse(headers={**own, **headers})
-    await response.prepare(request)
-    return response
 
 
 def _task_json(conversation_id: str, task: OpenTask) -> dict[str, Any]:
