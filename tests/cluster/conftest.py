@@ -417,9 +417,7 @@ def installed(control_plane: Any) -> Any:
     """The CRD, the ServiceAccount and its rights, from manifests/; the Deployment has no node to run on."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "manifests" / "default"))
     control_plane.kubectl("-n", SYSTEM, "scale", "deployment/supportfleet-operator", "--replicas=0")
-    # A definition so new that it has no conditions at all is an error for the second one alone.
-    for what in ("jsonpath={.status.acceptedNames.kind}=SupportAgent", "condition=Established"):
-        control_plane.kubectl("wait", f"--for={what}", "crd/supportagents.supportfleet.dev", "--timeout=30s")
+    DESK["established"](control_plane, {"supportagents.supportfleet.dev": "SupportAgent"})
     return control_plane
 
 

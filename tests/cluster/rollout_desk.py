@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -27,6 +27,8 @@ ISTIO = {"provider": "Istio", "hosts": ["desk.example.com"], "gateways": ["istio
 NAME = "virtualservices.networking.istio.io"
 WATCHED = 300
 """Seconds that a watch may be silent."""
+DELIVERED = 30
+"""Seconds until a watch has told of what was written."""
 REVISION = "supportfleet.dev/revision"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
@@ -157,9 +159,10 @@ def watching(
 ) -> Iterator[list[Any]]:
     """What is picked of every version of an object from now on, in order, each once in a row.
 
-    ``told`` is called for each as soon as this machine knows of it.
+    ``told`` is called for each as soon as this machine knows of it. When the block ends all is seen that was written.
     """
     seen: list[Any] = []
+    newest = [0]
     version = place.api.request("GET", place.path(plural))["metadata"]["resourceVersion"]
     server = urllib.parse.urlsplit(place.api.server).netloc
     path = f"{place.path(plural)}?watch=true&resourceVersion={version}&fieldSelector=metadata.name={name}"
@@ -171,10 +174,12 @@ def watching(
         def read() -> None:
             try:
                 for line in stream:
-                    found = pick(json.loads(line)["object"])
+                    there = json.loads(line)["object"]
+                    found = pick(there)
                     if found is not None and (not seen or seen[-1] != found):
                         seen.append(found)
                         told()
+                    newest[0] = _version(there)
             except (OSError, ValueError, AttributeError, http.client.HTTPException):
                 return  # closed
 
@@ -182,10 +187,18 @@ def watching(
         thread.start()
         try:
             yield seen
-            time.sleep(0.3)
+            written = place.get(plural, name)
+            deadline = time.monotonic() + DELIVERED
+            while written and int(version) < _version(written) > newest[0]:
+                assert time.monotonic() < deadline, f"the watch of {plural} {name} is behind"
+                time.sleep(0.05)
         finally:
             connection.sock.shutdown(socket.SHUT_RDWR)  # closing alone would wait for the next event
             thread.join(5)
+
+
+def _version(found: dict[str, Any]) -> int:
+    return int(found["metadata"]["resourceVersion"])
 
 
 def history(place: Any, name: str) -> Any:
@@ -218,21 +231,37 @@ def definition(group: str, plural: str, kind: str) -> dict[str, Any]:
     }
 
 
+def established(cluster: Any, kinds: Mapping[str, str]) -> None:
+    """Wait until the API server serves definitions; gives each by its name, with its kind."""
+    for name, kind in kinds.items():
+        # A definition so new that it has no conditions at all is an error for the second one alone.
+        for what in (f"jsonpath={{.status.acceptedNames.kind}}={kind}", "condition=Established"):
+            cluster.kubectl("wait", f"--for={what}", f"crd/{name}", "--timeout=30s")
+
+
 @contextmanager
 def istio_kind(place: Any) -> Iterator[None]:
     """Istio's kind, as far as the API server is concerned; gone afterwards, and so is that of a run that was killed."""
     _without_kind(place)
     place.api.request("POST", CRDS, definition("networking.istio.io", "virtualservices", "VirtualService"))
+    established(place, {NAME: "VirtualService"})
     yield
     _without_kind(place)
 
 
 def _without_kind(place: Any) -> None:
-    deadline = time.monotonic() + 30
-    while any(one["metadata"]["name"] == NAME for one in place.api.request("GET", CRDS)["items"]):
-        assert time.monotonic() < deadline, f"{NAME} does not go"
-        place.api.request("DELETE", f"{CRDS}/{NAME}")
-        time.sleep(0.5)
+    if any(one["metadata"]["name"] == NAME for one in place.api.request("GET", CRDS)["items"]):
+        remove_definitions(place, {NAME})
+
+
+def remove_definitions(place: Any, names: Collection[str]) -> None:
+    """Remove definitions that are there, and wait until they are gone with all their objects."""
+    for name in names:
+        place.api.request("DELETE", f"{CRDS}/{name}")
+    deadline = time.monotonic() + 60
+    while left := {one["metadata"]["name"] for one in place.api.request("GET", CRDS)["items"]}.intersection(names):
+        assert time.monotonic() < deadline, f"{left} do not go"
+        time.sleep(0.2)
 
 
 def weights(seen: list[dict[str, Any]]) -> list[int]:

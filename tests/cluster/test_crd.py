@@ -35,6 +35,7 @@ from supportfleet_operator.resources import (
 
 REPOSITORY = Path(__file__).parent.parent.parent
 merged = runpy.run_path(str(REPOSITORY / "tests" / "merge_patch.py"))["merged"]
+established = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))["established"]
 CASES = REPOSITORY / "tests" / "operator"
 REFUSALS, ACCEPTANCES, CHANGES = (
     yaml.safe_load((CASES / f"{name}.yaml").read_text()) for name in ("refusals", "acceptances", "changes")
@@ -78,9 +79,7 @@ def children(given: SupportAgent) -> list[Manifest]:
 def cluster(control_plane: Any) -> Any:
     """The control plane with the definition, installed as users install it."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(REPOSITORY / "crds"))
-    # A definition so new that it has no conditions at all is an error for the second one alone.
-    for what in ("jsonpath={.status.acceptedNames.kind}=SupportAgent", "condition=Established"):
-        control_plane.kubectl("wait", f"--for={what}", f"crd/{CRD}", "--timeout=30s")
+    established(control_plane, {CRD: "SupportAgent"})
     return control_plane
 
 

@@ -120,13 +120,12 @@ def flux(installed: Any, place: Any, tmp_path_factory: pytest.TempPathFactory) -
         made = asyncio.run(_gather(progress))
     definitions = [HELPER["definition"](GROUP, plural, kind) for plural, kind in SOURCES.items()]
     definitions += [yaml.safe_load(path.read_text()) for path in (made["crds"]).glob("*.yaml")]
-    names = [one["metadata"]["name"] for one in definitions]
+    kinds = {one["metadata"]["name"]: one["spec"]["names"]["kind"] for one in definitions}
     installed.kubectl(
         *("apply", "--server-side", "-f", "-"),
         stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": definitions}),
     )
-    for name in names:
-        installed.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    HELPER["established"](installed, kinds)
     log = tmp_path_factory.mktemp("flux") / "kustomize-controller.log"
     command = [str(made["controller"]), "--watch-all-namespaces=false", "--metrics-addr=0", "--health-addr=127.0.0.1:0"]
     command += ["--events-addr=", "--log-encoding=json", "--min-retry-delay=500ms"]
@@ -135,7 +134,7 @@ def flux(installed: Any, place: Any, tmp_path_factory: pytest.TempPathFactory) -
         yield log
         process.terminate()
         process.wait(20)
-    installed.kubectl("delete", "crd", *names, "--timeout=60s", timeout=70)
+    installed.kubectl("delete", "crd", *kinds, "--timeout=60s", timeout=70)
 
 
 async def _gather(progress: Progress) -> dict[str, Path]:

@@ -32,16 +32,12 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 @pytest.fixture(scope="module")
 def routed(place: Any, definitions: list[dict[str, Any]]) -> Iterator[None]:
     """All three kinds, until the end of the file."""
+    kinds = {one["metadata"]["name"]: one["spec"]["names"]["kind"] for one in definitions}
     for one in definitions:
         place.api.request("POST", CRDS, one)
+    HELPER["established"](place, kinds)
     yield
-    names = {one["metadata"]["name"] for one in definitions}
-    for name in names:
-        place.api.request("DELETE", f"{CRDS}/{name}")
-    deadline = time.monotonic() + 30
-    while names & {one["metadata"]["name"] for one in place.api.request("GET", CRDS)["items"]}:
-        assert time.monotonic() < deadline, "the definitions do not go"
-        time.sleep(0.2)
+    HELPER["remove_definitions"](place, kinds)
 
 
 @pytest.fixture

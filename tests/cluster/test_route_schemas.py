@@ -16,6 +16,7 @@ from supportfleet_operator.api import SupportAgent, parse
 from supportfleet_operator.reconcile.drift import differences
 from supportfleet_operator.resources import FIELD_MANAGER, Manifest, Routing, revision_children, shared_children
 
+established: Final = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))["established"]
 STRATEGIES: Final = Path(__file__).parent.parent / "operator" / "agent_strategies.py"
 GROUPS: Final = {
     "networking.istio.io": "istio.schemas.example.com",
@@ -80,13 +81,7 @@ def cluster(control_plane: Any, definitions: list[dict[str, Any]]) -> Any:
     wanted = [_definition(one) for one in definitions]
     assert {one["spec"]["names"]["kind"] for one in wanted} == set(ROUTES)
     send(control_plane, wanted)
-    for one in wanted:
-        name = f"crd/{one['metadata']['name']}"
-        for what in (
-            f"jsonpath={{.status.acceptedNames.kind}}={one['spec']['names']['kind']}",
-            "condition=Established",
-        ):
-            control_plane.kubectl("wait", f"--for={what}", name, "--timeout=30s")
+    established(control_plane, {one["metadata"]["name"]: one["spec"]["names"]["kind"] for one in wanted})
     yield control_plane
     for one in wanted:
         control_plane.kubectl("delete", f"crd/{one['metadata']['name']}", "--timeout=60s")
