@@ -290,7 +290,8 @@ class Operator:
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
         """Its log; only lines of one event, when given."""
-        parsed = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+        parsed = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in parsed if event in ("", line["event"])]
 
     def ask(self, path: str) -> tuple[int, str]:

@@ -179,7 +179,9 @@ class TestConvergence:
 
         def writes() -> list[str]:
             found = []
-            for line in operator.audit_log.read_text().splitlines():
+            for line in operator.audit_log.read_text().splitlines(keepends=True):
+                if not line.endswith("\n"):
+                    continue  # it is being written
                 event = json.loads(line)
                 reference = event.get("objectRef", {})
                 if (

@@ -210,24 +210,29 @@ def test_pods_of_different_nodes_reach_each_other(local: Cluster, namespace: str
         assert told.stdout.strip() == f"on-{source}"
 
 
-def test_requests_are_audited(local: Cluster) -> None:
+def test_requests_are_audited(local: Cluster, until: Callable[..., Any]) -> None:
     """The audit log that `status` names holds who asked for what, and no content of it."""
     name = f"audited-{time.monotonic_ns()}"
     local.kubectl("-n", "default", "create", "secret", "generic", name, "--from-literal=key=planted-secret")
     local.kubectl("-n", "default", "delete", "secret", name)
-    text = Path(local.info["auditLog"]).read_text()
-    events = [json.loads(line) for line in text.splitlines() if name in line]
-    assert {(event["verb"], event["user"]["username"]) for event in events} >= {
-        ("create", "kubernetes-admin"),
-        ("delete", "kubernetes-admin"),
-    }
-    assert "planted-secret" not in text
+    log = Path(local.info["auditLog"])
+
+    def told() -> set[tuple[str, str]]:
+        lines = (line for line in log.read_text().splitlines(keepends=True) if name in line and line.endswith("\n"))
+        return {(event["verb"], event["user"]["username"]) for event in map(json.loads, lines)}
+
+    wanted = {("create", "kubernetes-admin"), ("delete", "kubernetes-admin")}
+    until(lambda: told() >= wanted, message="a request is logged after its answer")
+    assert "planted-secret" not in log.read_text()
 
 
-def test_pod_security_is_enforced(local: Cluster, namespace: str) -> None:
+def test_pod_security_is_enforced(local: Cluster, namespace: str, until: Callable[..., Any]) -> None:
     """A namespace that asks for `restricted` refuses a pod that is not."""
     local.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    refused = local.kubectl("-n", namespace, "run", "root", f"--image={BASE}", check=False)
+    trial = ("-n", namespace, "run", "root", f"--image={BASE}")
+    # What admits pods hears of the label a moment later.
+    until(lambda: local.kubectl(*trial, "--dry-run=server", check=False).returncode, message="it is enforced")
+    refused = local.kubectl(*trial, check=False)
     assert refused.returncode == 1
     assert "violates PodSecurity" in refused.stderr
 

@@ -48,7 +48,8 @@ class Process:
         self.process, self.log = process, log
 
     def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.read_text().splitlines() if line.startswith("{")]
+        whole = [line for line in self.log.read_text().splitlines(keepends=True) if line.endswith("}\n")]
+        return [json.loads(line)["event"] for line in whole if line.startswith("{")]
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
