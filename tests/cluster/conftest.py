@@ -446,7 +446,8 @@ def node(api: Api) -> Iterator[None]:
         while True:
             ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": _now(), "lastTransitionTime": _now()}
             status = {"conditions": [ready], "capacity": room, "allocatable": room}
-            api.request("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status}, "application/merge-patch+json")
+            with suppress(ApiRefusal, OSError):  # what a busy API server can't do now is due again in five seconds
+                api.request("PATCH", f"/api/v1/nodes/{NODE}/status", {"status": status}, "application/merge-patch+json")
             if stop.wait(5):
                 return
 
@@ -505,7 +506,7 @@ def operator(operators: Operators, eventually: Callable[..., Any]) -> Operator:
 def eventually(place: Namespace) -> Callable[..., Any]:
     """Wait for something that the cluster brings about."""
 
-    def wait(condition: Callable[[], Any], message: str = "", seconds: float = 20) -> Any:
+    def wait(condition: Callable[[], Any], message: str = "", seconds: float = 40) -> Any:
         deadline = time.monotonic() + seconds
         while True:
             if found := condition():

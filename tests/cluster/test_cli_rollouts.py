@@ -9,7 +9,6 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ import pytest
 import yaml
 
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
-ROLLOUT = HELPER["ROLLOUT"]
-ALONE = {"traffic": {"provider": "None"}, "rollout": {**ROLLOUT, "progressDeadlineSeconds": 60}}
+ALONE = {"traffic": {"provider": "None"}}
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("database")]
 
@@ -58,11 +56,13 @@ def supportfleet(place: Any, environment: dict[str, str]) -> Run:
 
 
 class TestARollout:
-    def test_from_a_new_image_to_the_way_back(self, desk: Any, supportfleet: Run) -> None:
+    def test_from_a_new_image_to_the_way_back(self, desk: Any, place: Any, supportfleet: Run) -> None:
         """set, pause, resume, promote and undo each do what they say, and --wait ends when it is done."""
         first = desk.started()
         assert "agent:1 -> agent:2" in supportfleet("set", "image", desk.name, "agent:2").stdout
         second = desk.at_pause()
+        counted = lambda: place.get("deployments", f"{desk.name}-{second}")["status"].get("readyReplicas")  # noqa: E731
+        desk.eventually(lambda: counted() == 1, "the Deployment counts its pod, a moment after the operator did")
         seen = json.loads(supportfleet("status", desk.name, "-o", "json").stdout)
         assert (seen["stableRevision"], seen["canaryRevision"], seen["weight"]) == (first, second, 20)
         assert [one["state"] for one in seen["steps"]] == ["done", "current", "waiting", "waiting"]
@@ -189,9 +189,11 @@ class TestWatching:
             desk.apply("agent:2")
             second = desk.at_pause()
             supportfleet("promote", desk.name, "--wait")
-            time.sleep(1)
+            seen = [json.loads(process.stdout.readline())]
+            while seen[-1]["stableRevision"] != second:
+                seen.append(json.loads(process.stdout.readline()))
             process.send_signal(signal.SIGINT)
-            seen = [json.loads(line) for line in process.stdout]
+            seen += [json.loads(line) for line in process.stdout]
             assert process.wait(10) == 0
         weights = list(dict.fromkeys(one["weight"] for one in seen if one.get("canaryRevision") == second))
         assert weights[:2] == [0, 20]

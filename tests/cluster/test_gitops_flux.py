@@ -101,6 +101,11 @@ class Git:
         """Have Flux remove what it applied."""
         self.place.api.request("DELETE", f"{self.path('kustomizations')}/{self.name}")
 
+    def is_left(self) -> bool:
+        """Whether Flux is done with that."""
+        names = (one["metadata"]["name"] for one in self.place.api.request("GET", self.path("kustomizations"))["items"])
+        return self.name not in names
+
 
 def archive(files: dict[str, str]) -> bytes:
     """The files as source-controller packs them."""
@@ -148,7 +153,7 @@ def git(
     flux: Path, place: Any, operator: Any, kubelet: Any, eventually: Callable[..., Any]
 ) -> Iterator[tuple[Git, Any]]:
     """A repository with an agent in it, as Flux applied it for the first time."""
-    desk = Desk(place, eventually, "shop", rollout={**ROLLOUT, "progressDeadlineSeconds": 5})
+    desk = Desk(place, eventually, "shop", rollout=ROLLOUT)
     git = Git(place, "shop")
     with serving(lambda _: (200, git.archive)) as git.port:
         git.push("aaaa1", desk.manifest("agent:1"))
@@ -156,7 +161,7 @@ def git(
         eventually(lambda: git.is_at("aaaa1"), "Flux has applied the first commit", 40)
         yield git, desk
         git.leave()
-    eventually(lambda: place.get("supportagents", "shop") is None, "Flux prunes what it made", 30)
+    eventually(lambda: place.get("supportagents", "shop") is None and git.is_left(), "Flux prunes what it made", 60)
 
 
 def test_flux_waits_for_the_promotion(git: tuple[Git, Any], place: Any, flux: Path) -> None:
@@ -182,6 +187,7 @@ def test_flux_says_what_failed(git: tuple[Git, Any], kubelet: Any) -> None:
     """A commit whose revision is rolled back is unhealthy and names the agent; the next commit heals it."""
     repository, desk = git
     first = desk.state["stableRevision"]
+    desk.spec["rollout"] = {**ROLLOUT, "progressDeadlineSeconds": 5}
     with kubelet.told(broken_images=("agent:2",)):
         repository.push("cccc3", desk.manifest("agent:2"))
         desk.eventually(lambda: desk.state["phase"] == "RolledBack", "the revision is rolled back", 40)

@@ -128,7 +128,7 @@ class TestStarting:
     def test_a_spec_that_is_not_valid(self, desk: Any, place: Any, kstatus: Any, told: Callable[[], Any]) -> None:
         """What was stored before a rule existed has failed until it is changed."""
         desk.port = 80
-        with without_rule(place, LOWEST_PORT):
+        with without_rule(place, LOWEST_PORT, desk.manifest("agent:1")):
             desk.apply("agent:1")
         desk.eventually(lambda: place.reason(desk.name) == "InvalidSpec", "it is refused")
         assert kstatus(place.get("supportagents", desk.name)) == [FAILED]
@@ -216,8 +216,8 @@ class TestRolledBack:
 
     def test_never_ready(self, desk: Any, kubelet: Any, place: Any, told: Callable[[], Any]) -> None:
         """Pods that are not ready before the deadline are progress, and a failure after it; a fix is progress again."""
-        desk.spec["rollout"] = {**HELPER["ROLLOUT"], "progressDeadlineSeconds": 3}
         desk.started()
+        desk.spec["rollout"] = {**HELPER["ROLLOUT"], "progressDeadlineSeconds": 3}
         with told() as story, kubelet.told(broken_images=("agent:2",)):
             desk.apply("agent:2")
             desk.eventually(lambda: place.condition(desk.name, "Stalled"), "it is rolled back", 30)
@@ -245,19 +245,36 @@ class TestRolledBack:
 
 
 @contextmanager
-def without_rule(place: Any, path: str) -> Iterator[None]:
-    """A definition that lacks a rule for a while, as an older one did."""
+def without_rule(place: Any, path: str, breach: dict[str, Any]) -> Iterator[None]:
+    """A definition that lacks a rule for a while, as an older one did; ``breach`` is an agent that breaks it."""
     content = "application/json-patch+json"
     there = place.api.request("GET", CRD)
     for part in path.strip("/").split("/"):
         there = there[int(part) if part.isdecimal() else part]
     place.api.request("PATCH", CRD, [{"op": "remove", "path": path}], content)
     try:
-        time.sleep(2)  # until what serves the kind has the other definition, and watches have begun again
+        _until_served(lambda: _is_accepted(place, breach))
         yield
     finally:
         place.api.request("PATCH", CRD, [{"op": "add", "path": path, "value": there}], content)
-        time.sleep(2)
+        _until_served(lambda: not _is_accepted(place, breach))
+
+
+def _until_served(condition: Callable[[], bool]) -> None:
+    """Wait until what serves the kind has the other definition, and watches have begun again."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the definition is not served"
+        time.sleep(0.1)
+    time.sleep(2)
+
+
+def _is_accepted(place: Any, agent: dict[str, Any]) -> bool:
+    """Whether the API server would take an agent."""
+    trial = json.dumps({**agent, "metadata": {"name": "trial"}})
+    done = place.kubectl("create", "--dry-run=server", "--validate=false", "-f", "-", stdin=trial, check=False)
+    assert done.returncode == 0 or "is invalid" in done.stderr, done.stderr
+    return bool(done.returncode == 0)
 
 
 @contextmanager

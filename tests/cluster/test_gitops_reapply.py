@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import threading
 import time
@@ -16,7 +17,6 @@ import pytest
 HELPER = runpy.run_path(str(Path(__file__).parent / "rollout_desk.py"))
 ROLLOUT, history, shares_of, watching = (HELPER[name] for name in ("ROLLOUT", "history", "shares_of", "watching"))
 meanwhile = runpy.run_path(str(Path(__file__).parent.parent / "meanwhile.py"))["meanwhile"]
-STEPS = [{"setWeight": 20}, {"pause": {"durationSeconds": 4}}, {"setWeight": 50}, {"pause": {"durationSeconds": 4}}]
 WAYS = {
     "kubectl apply": ("apply", "-f", "-"),
     "kubectl apply --server-side": ("apply", "--server-side", "--force-conflicts", "-f", "-"),
@@ -66,8 +66,10 @@ def in_a_loop(sync: Callable[[str], None], image: str) -> Iterator[list[float]]:
 
 def test_a_whole_rollout_under_a_loop(desk: Any, git: Callable[[str], None], place: Any) -> None:
     """Weights and steps are those of a rollout that nobody applied anything to, and no pause is cut or begun anew."""
-    desk.spec["rollout"] = {**ROLLOUT, "steps": STEPS}
+    began = time.monotonic()
     git("agent:1")
+    pause = {"pause": {"durationSeconds": max(4, math.ceil(4 * (time.monotonic() - began)))}}  # for several rounds
+    desk.spec["rollout"] = {**ROLLOUT, "steps": [{"setWeight": 20}, pause, {"setWeight": 50}, pause]}
     desk.eventually(lambda: place.is_ready(desk.name), "the first revision serves", 40)
     first = desk.state["stableRevision"]
     with (
@@ -75,7 +77,7 @@ def test_a_whole_rollout_under_a_loop(desk: Any, git: Callable[[str], None], pla
         watching(place, "virtualservices", desk.name, shares_of) as shares,
         in_a_loop(git, "agent:2") as times,
     ):
-        desk.eventually(lambda: desk.state["stableRevision"] != first, "the canary is promoted", 60)
+        desk.eventually(lambda: desk.state["stableRevision"] != first, "the canary is promoted", 90)
     assert len(times) >= 5
     assert [one.get(first, 0) for one in shares if sum(one.values()) == 100][:3] == [80, 50, 0]
     entered = dict.fromkeys((one["currentStep"], one["stepStartedAt"]) for one in states if one.get("canaryRevision"))
@@ -83,7 +85,7 @@ def test_a_whole_rollout_under_a_loop(desk: Any, git: Callable[[str], None], pla
     assert numbers in ([0, 1, 2, 3, 4], [0, 0, 1, 2, 3, 4])  # the first may begin again when its pods are there
 
 
-def test_a_canary_at_rest(desk: Any, git: Callable[[str], None], place: Any, audit: Callable[..., Any]) -> None:
+def test_a_canary_at_rest(desk: Any, git: Callable[[str], None], place: Any, audit: Any) -> None:
     """While a canary waits for a person, applying the same makes the operator write nothing at all."""
     git("agent:1")
     desk.eventually(lambda: place.is_ready(desk.name), "the first revision serves", 40)
@@ -92,7 +94,7 @@ def test_a_canary_at_rest(desk: Any, git: Callable[[str], None], place: Any, aud
     desk.ask("pause", second)
     desk.eventually(lambda: desk.state.get("reason") == "PausedByAction", "it is held")
     git("agent:2")  # the first time a tool takes an object over it changes who owns what
-    time.sleep(2)
+    audit.rest(desk.name)
     before = place.get("supportagents", desk.name)
     with audit() as requests:
         for _ in range(15):

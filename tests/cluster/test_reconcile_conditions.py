@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +89,8 @@ class TestModel:
             assert place.reason(name) == "ModelNotReady"
             assert place.of("deployments", name)["spec"]["template"] == before
             assert place.get("supportagents", name)["status"]["model"]["digest"] == DIGEST
-            (job,) = [one for one in place.list("jobs") if _is_failed(one) and one["metadata"]["name"].startswith(name)]
+            # The Job of a try that is due is replaced meanwhile, and fails as well.
+            (job,) = eventually(lambda: [one for one in _jobs(place, name) if _is_failed(one)], "the Job failed")
         if reason != "DigestMismatch":  # what is wrong with the content is tried again a minute later at the earliest
             eventually(lambda: place.is_ready(name), "a later try succeeds", seconds=60)
             again = place.get("jobs", job["metadata"]["name"])
@@ -140,9 +141,26 @@ def _bind(place: Any, claim: str) -> None:
     place.api.request("POST", "/api/v1/persistentvolumes", {"metadata": {"name": place.name}, "spec": spec})
 
 
+def _jobs(place: Any, name: str) -> list[dict[str, Any]]:
+    return [one for one in place.list("jobs") if one["metadata"]["name"].startswith(name)]
+
+
 def _is_failed(job: dict[str, Any]) -> bool:
     conditions = job.get("status", {}).get("conditions", [])
     return any(one["type"] == "Failed" and one["status"] == "True" for one in conditions)
+
+
+def _is_refused(place: Any, agent: dict[str, Any]) -> bool:
+    """Whether a pod that asks for what the agent's do would be refused."""
+    template = agent["spec"]["template"]
+    container = {"name": "agent", "image": template["image"], "resources": template["resources"]}
+    pod = {"metadata": {"generateName": "trial-"}, "spec": {"containers": [container]}}
+    answer = place.kubectl(
+        *("create", "--dry-run=server", "-f", "-"),
+        stdin=json.dumps({"apiVersion": "v1", "kind": "Pod", **pod}),
+        check=False,
+    )
+    return "exceeded quota" in answer.stderr
 
 
 def _pods(place: Any, name: str) -> list[dict[str, Any]]:
@@ -185,8 +203,8 @@ class TestPods:
         wanted["spec"]["template"]["resources"] = {"requests": {"cpu": "2", "memory": "1Mi"}}
         body = {"metadata": {"name": "tight"}, "spec": {"hard": {"requests.cpu": "1"}}}
         place.api.request("POST", place.path("resourcequotas"), body)
-        time.sleep(1)
         try:
+            eventually(lambda: _is_refused(place, wanted), "the quota is in force")
             place.apply(wanted)
             eventually(lambda: place.reason("dear") == "QuotaExceeded", seconds=30)
             assert "spec.template.resources" in place.condition("dear", "Ready")["message"]

@@ -87,7 +87,9 @@ def _places(pod: dict[str, Any]) -> tuple[str, Any]:
 
 
 class TestBecoming:
-    def test_an_agent_becomes_everything_it_needs(self, place: Any, seed: dict[str, Any]) -> None:
+    def test_an_agent_becomes_everything_it_needs(
+        self, place: Any, seed: dict[str, Any], eventually: Callable[..., Any]
+    ) -> None:
         """The seed example is Ready with all its children, its status tells of them, and its Events what was done."""
         found, own = children(place, SEED), place.named(SEED)
         (job,) = found.pop("jobs")
@@ -115,8 +117,12 @@ class TestBecoming:
             "ScalingActive": "Unknown",
             "Progressing": "False",
         }
-        noted = {event["reason"] for event in place.list("events") if event["regarding"]["kind"] == "SupportAgent"}
-        assert {"Created", "Available", "Synced"} <= noted
+
+        def noted() -> set[str]:
+            about = (one for one in place.list("events") if one["regarding"]["kind"] == "SupportAgent")
+            return {event["reason"] for event in about}
+
+        eventually(lambda: noted() >= {"Created", "Available", "Synced"}, "Events follow in the background")
 
     def test_pods_wait_for_the_model(
         self, place: Any, operator: Any, kubelet: Any, example: Any, eventually: Callable[..., Any]

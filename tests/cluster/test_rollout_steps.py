@@ -36,7 +36,7 @@ class TestIstioAbsent:
         first = one.started()
         assert place.reason("early", "TrafficRouted") == "IstioNotInstalled"
         one.apply("agent:2")
-        eventually(lambda: one.state["reason"] == "PausedBySpec", "it is held")
+        eventually(lambda: one.state.get("reason") == "PausedBySpec", "it is held")
         time.sleep(1)
         assert one.state.get("currentWeight", 0) == 0
         assert one.state["stableRevision"] == first
@@ -105,8 +105,8 @@ class TestCanary:
 class TestRollingBack:
     def test_a_canary_that_is_never_ready(self, desk: Any, kubelet: Any, place: Any) -> None:
         """It gets no traffic, is rolled back at its deadline and stays so; a new change goes on."""
-        desk.spec["rollout"] = {**ROLLOUT, "progressDeadlineSeconds": 3}
         first = desk.started()
+        desk.spec["rollout"] = {**ROLLOUT, "progressDeadlineSeconds": 3}
         with kubelet.told(broken_images=("agent:2",)), history(place, desk.name) as seen:
             desk.apply("agent:2")
             desk.eventually(lambda: place.reason(desk.name) == "RolledBack", "it is rolled back", 30)
@@ -118,6 +118,7 @@ class TestRollingBack:
             time.sleep(2)
             assert desk.state["phase"] == "RolledBack"
         assert set(weights(seen)) <= {0}
+        desk.spec["rollout"] = ROLLOUT
         desk.apply("agent:3")
         third = desk.at_pause()
         desk.ask("promote", third)
@@ -230,7 +231,7 @@ class TestWithoutIstio:
                 "labels": {**pods, "app.kubernetes.io/managed-by": "supportfleet"},
             }
             place.api.request("POST", place.path("deployments"), {"metadata": metadata, "spec": spec})
-            desk.eventually(lambda: desk.state.get("canaryRevision"), "the first revision comes up")
+            desk.eventually(lambda: place.get("services", desk.name), "the first revision comes up")
             time.sleep(1)
             assert place.get("deployments", desk.name)["spec"]["replicas"] == 2
             assert "supportfleet.dev/revision" not in place.get("services", desk.name)["spec"]["selector"]

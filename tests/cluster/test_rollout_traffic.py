@@ -66,7 +66,7 @@ class TestGatewayApi:
         first = one.started()
         assert place.reason("early", "TrafficRouted") == "GatewayAPINotInstalled"
         one.apply("agent:2")
-        eventually(lambda: one.state["reason"] == "PausedBySpec", "it is held")
+        eventually(lambda: one.state.get("reason") == "PausedBySpec", "it is held")
         assert one.state["stableRevision"] == first
         request.getfixturevalue("routed")
         second = one.at_pause()
@@ -99,7 +99,7 @@ class TestIstio:
         """Mirror, weight and sticky routes come and go with the steps; at rest nothing is written."""
         steps = [{"setMirror": 40}, {"pause": {}}, {"setMirror": 0}, {"setWeight": 20}, {"pause": {}}]
         desk.spec["rollout"] = {**ROLLOUT, "steps": steps}
-        desk.spec["traffic"] = {**ISTIO, "stickiness": {"cookie": {}, "ttlSeconds": 4}}
+        desk.spec["traffic"] = {**ISTIO, "stickiness": {"cookie": {}, "ttlSeconds": 10}}
         first = desk.started()
         desk.apply("agent:2")
         second = desk.at_pause()
@@ -116,7 +116,7 @@ class TestIstio:
         names = [one["name"] for one in place.get("virtualservices", desk.name)["spec"]["http"]]
         assert f"sticky-{first}" in names
         assert desk.pods(first) == 4
-        desk.eventually(lambda: desk.pods(first) == 0, "its last customer is gone", 20)
+        desk.eventually(lambda: desk.pods(first) == 0, "its last customer is gone", 40)
         names = [one["name"] for one in place.get("virtualservices", desk.name)["spec"]["http"]]
         assert names == ["weighted"]
         audit.rest(desk.name)
@@ -225,8 +225,11 @@ class TestModels:
         model = {"uri": MODEL["uri"], "channel": "stable", "channelPollSeconds": 10}
         desk.spec |= {"model": model, "rollout": {"strategy": "Rolling", "scaleDownDelaySeconds": 1}}
         first = desk.started()
+        audit.rest(desk.name)
+        before = _looks(place, desk.name)
         with audit(desk.name) as seen:
-            time.sleep(15)
+            desk.eventually(lambda: _looks(place, desk.name) - before, "it looks again", 40)
+            time.sleep(3)
         assert {
             line.split()[3].rpartition("/")[2].partition("?")[0].rstrip("0123456789") for line in audit.writes(seen)
         } == {f"{desk.name}-channel-"}
@@ -269,6 +272,12 @@ class TestModels:
             asked = pods["asked"]
             time.sleep(4)
             assert pods["asked"] == asked
+
+
+def _looks(place: Any, name: str) -> set[str]:
+    """The Jobs that have looked at the agent's channel."""
+    jobs = (one for one in place.list("jobs") if one["metadata"]["name"].startswith(f"{name}-channel-"))
+    return {one["metadata"]["uid"] for one in jobs if one["status"].get("succeeded")}
 
 
 @contextmanager
