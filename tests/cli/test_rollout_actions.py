@@ -216,8 +216,8 @@ class TestWaiting:
         """A rollout that takes longer goes on without being waited for, and what it waits for is said."""
         fleet.agent(state=STEPPING)
         operator(fleet, {"phase": "Promoting", "message": "2 of 4 pods are ready"})
-        found = supportfleet("promote", "desk", "--wait", "--timeout", "1")
-        assert (found.code, "after 1 s: 2 of 4 pods are ready" in found.err) == (1, True)
+        found = supportfleet("promote", "desk", "--wait", "--timeout", "4")
+        assert (found.code, "after 4 s: 2 of 4 pods are ready" in found.err) == (1, True)
         assert "desk: 2 of 4 pods are ready" in found.out
 
 

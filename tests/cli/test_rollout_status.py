@@ -342,9 +342,10 @@ class TestWatching:
         def change() -> None:
             wait_until(lambda: len(fleet.api._streams) == 3)
             fleet.api.status(currentWeight=50)
-            time.sleep(0.3)
+            wait_until(lambda: len(printed.getvalue().splitlines()) == 2)
             fleet.api.remove("supportagents", "desk")
 
+        printed: Any = sys.stdout  # as pytest captures it
         thread = threading.Thread(target=change)
         thread.start()
         said = supportfleet("status", "desk", "--watch", "-o", "json")

@@ -152,6 +152,14 @@ def talk(api_proxy: str, namespace: str) -> Talk:
 
 
 @pytest.fixture
+def reached(talk: Talk, until: Callable[..., Any]) -> Callable[[str], None]:
+    """Wait until a Service passes requests on: it hears of its pods' readiness by another way than the operator."""
+    return lambda service: until(
+        lambda: talk("/readyz", service=service).status == 200, message=f"the Service {service} has a pod"
+    )
+
+
+@pytest.fixture
 def example(operator: Cluster, namespace: str, published_model: str) -> Callable[..., dict[str, Any]]:
     """Load an example as its SupportAgent, for the test's namespace, with the published model's digest."""
     for secret in ("s3-credentials", "postgres-credentials"):

@@ -67,7 +67,13 @@ class TestSeedCase:
     """The example a production team would have written by hand."""
 
     def test_it_becomes_ready_and_answers(
-        self, operator: Any, namespace: str, example: Callable[[str], dict[str, Any]], talk: Any, until: Any
+        self,
+        operator: Any,
+        namespace: str,
+        example: Callable[[str], dict[str, Any]],
+        talk: Any,
+        until: Any,
+        reached: Callable[[str], None],
     ) -> None:
         """The applied example is Ready with three verified pods and answers each kind of message by its rule."""
         apply(operator, example(EXAMPLE))
@@ -77,6 +83,7 @@ class TestSeedCase:
         model = operator.get("-n", namespace, "supportagent", NAME)["status"]["model"]
         assert model["digest"] == example(EXAMPLE)["spec"]["model"]["digest"]
 
+        reached(NAME)
         expected = {
             "Where is my order A-1001?": "order_status",
             "I forgot my password and cannot log in": "password_reset",
@@ -154,7 +161,6 @@ class TestConvergence:
                 operator.get("-n", namespace, "deployment", name)["spec"]["template"]["spec"]["containers"][0]["image"]
                 == image
             ),
-            seconds=15,
             message="the image is put back",
         )
         before = operator.get("-n", namespace, "service", NAME)["metadata"]["uid"]
@@ -165,7 +171,6 @@ class TestConvergence:
                 for one in operator.get("-n", namespace, "services")["items"]
                 if one["metadata"]["name"] == NAME and one["metadata"]["uid"] != before
             ],
-            seconds=15,
             message="the Service returns",
         )
         wait_ready(operator, namespace)
@@ -282,12 +287,18 @@ class TestBadInput:
         wait_ready(operator, namespace)
 
     def test_a_malformed_body_gets_a_problem(
-        self, operator: Any, namespace: str, example: Callable[[str], dict[str, Any]], talk: Any
+        self,
+        operator: Any,
+        namespace: str,
+        example: Callable[[str], dict[str, Any]],
+        talk: Any,
+        reached: Callable[[str], None],
     ) -> None:
         """A body of the wrong shape is answered by a 4xx problem through the Service."""
         apply(operator, example("02-minimal.yaml"))
         name = example("02-minimal.yaml")["metadata"]["name"]
         wait_ready(operator, namespace, name)
+        reached(name)
         for body in ({}, [], {"customer_id": 3, "text": ["x"]}, {"customer_id": "c", "text": ""}):
             answer = talk("/v1/messages", body, service=name)
             assert 400 <= answer.status < 500, answer.raw
@@ -296,7 +307,12 @@ class TestBadInput:
 
 class TestModelOnAVolume:
     def test_the_job_fills_a_provisioned_volume(
-        self, operator: Any, namespace: str, example: Callable[[str], dict[str, Any]], talk: Any
+        self,
+        operator: Any,
+        namespace: str,
+        example: Callable[[str], dict[str, Any]],
+        talk: Any,
+        reached: Callable[[str], None],
     ) -> None:
         """With a PersistentVolumeClaim as cache the Job fills it and pods read the model from it."""
         agent = small(example("03-model-on-a-volume.yaml"), replicas=1)
@@ -304,6 +320,7 @@ class TestModelOnAVolume:
         apply(operator, agent)
         wait_ready(operator, namespace, name)
         assert operator.get("-n", namespace, "pvc", f"{name}-models")["status"]["phase"] == "Bound"
+        reached(name)
         answer = talk("/v1/messages", {"customer_id": "cust-1001", "text": "where is my order A-1001"}, service=name)
         assert answer.body["intent"] == "order_status", answer.raw
 
@@ -320,6 +337,6 @@ class TestOperatorFailover:
         leader = next(pod["metadata"]["name"] for pod in pods if holder.startswith(pod["metadata"]["name"]))
         operator.kubectl(*system, "delete", "pod", leader, "--grace-period=0", "--force")
         apply(operator, small(example(EXAMPLE), replicas=1))
-        until(lambda: owned(operator, namespace), seconds=30, message="the standby reconciles")
+        until(lambda: owned(operator, namespace), message="the standby reconciles")
         assert operator.get(*system, "lease", "supportfleet-operator")["spec"]["holderIdentity"] != holder
         wait_ready(operator, namespace)

@@ -136,9 +136,9 @@ class Shop:
     def pods(self) -> dict[str, tuple[str, int, bool]]:
         """Name, uid, restarts and readiness of the agent's pods."""
         found = self.cluster.get("-n", self.namespace, "pods", "-l", "app.kubernetes.io/component=agent")["items"]
-        states = {pod["metadata"]["name"]: pod["status"]["containerStatuses"][0] for pod in found}
-        uids = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found}
-        return {name: (uids[name], state["restartCount"], state["ready"]) for name, state in states.items()}
+        new = {"restartCount": 0, "ready": False}  # as its node has not looked at it yet
+        states = [(pod["metadata"], pod["status"].get("containerStatuses", [new])[0]) for pod in found]
+        return {meta["name"]: (meta["uid"], state["restartCount"], state["ready"]) for meta, state in states}
 
     def loaded(self) -> Counter[str]:
         """Which digests the pods say that they use."""
@@ -176,7 +176,12 @@ def shop(operator: Any, namespace: str, talk: Any) -> Shop:
 
 
 def test_pods_take_a_model_and_refuse_a_bad_one(
-    shop: Shop, bucket: Bucket, digests: dict[str, str], example: Callable[[str], dict[str, Any]], until: Any
+    shop: Shop,
+    bucket: Bucket,
+    digests: dict[str, str],
+    example: Callable[[str], dict[str, Any]],
+    until: Any,
+    reached: Callable[[str], None],
 ) -> None:
     """The same pods answer by a new model, keep it when the next is bad, and no message fails.
 
@@ -185,6 +190,7 @@ def test_pods_take_a_model_and_refuse_a_bad_one(
     shop.apply(example(EXAMPLE), uri=bucket.uri, version="1", digest=digests["1"])
     until(lambda: shop.runs("1"), seconds=180, message="the first model")
     before = shop.pods
+    reached(NAME)
     with shop.steady():
         asked = shop.take(version="2", digest=digests["2"])
         until(lambda: shop.runs("2"), seconds=KUBELET, message="the second model")
@@ -225,7 +231,7 @@ def test_a_new_pod_while_a_bad_model_is_asked_for(
     shop.apply(example(EXAMPLE), uri=bucket.uri, version="1", digest=digests["1"])
     until(lambda: shop.runs("1"), seconds=180, message="the first model")
     shop.take(version="3", digest=digests["3"])
-    until(lambda: shop.refuses("SelfTestFailed"), seconds=90, message="a bad model is named")
+    until(lambda: shop.refuses("SelfTestFailed"), seconds=KUBELET, message="a bad model is named")
     gone, *_ = shop.pods
     shop.cluster.kubectl("-n", shop.namespace, "delete", "pod", gone)
     ready = lambda: gone not in shop.pods and [one[2] for one in shop.pods.values()] == [True] * REPLICAS  # noqa: E731
@@ -234,13 +240,19 @@ def test_a_new_pod_while_a_bad_model_is_asked_for(
 
 
 def test_pods_follow_a_channel(
-    shop: Shop, bucket: Bucket, digests: dict[str, str], example: Callable[[str], dict[str, Any]], until: Any
+    shop: Shop,
+    bucket: Bucket,
+    digests: dict[str, str],
+    example: Callable[[str], dict[str, Any]],
+    until: Any,
+    reached: Callable[[str], None],
 ) -> None:
     """When the channel moves, the same pods answer by the version that it points to, and no message fails."""
     bucket.tell("channel", "set", bucket.uri, "stable", "1")
     shop.apply(example(EXAMPLE), uri=bucket.uri, channel="stable", channelPollSeconds=POLL_SECONDS)
     until(lambda: shop.runs("1"), seconds=180, message="the first model")
     before = shop.pods
+    reached(NAME)
     with shop.steady():
         moved = time.monotonic()
         bucket.tell("channel", "set", bucket.uri, "stable", "2", "--digest", digests["2"])

@@ -121,7 +121,10 @@ def rollout(operator: Any, namespace: str, until: Any) -> Rollout:
 
 
 def test_a_canary_takes_over_without_a_failed_request(
-    rollout: Rollout, example: Callable[[str], dict[str, Any]], customers: Callable[[], Any]
+    rollout: Rollout,
+    example: Callable[[str], dict[str, Any]],
+    customers: Callable[[], Any],
+    reached: Callable[[str], None],
 ) -> None:
     """Through pods that come, shares that move and pods that go, every customer is answered.
 
@@ -129,10 +132,15 @@ def test_a_canary_takes_over_without_a_failed_request(
     """
     rollout.apply(small(example(EXAMPLE)))
     first = rollout.ready()
+    reached(NAME)
     with customers() as answers:
         rollout.apply(small(example(EXAMPLE), config={"greeting": "Good day"}))
-        rollout.until(lambda: rollout.state.get("currentWeight") == 50, seconds=90, message="the canary has its half")
-        tried = rollout.pods(rollout.state["canaryRevision"])
+        state = rollout.until(
+            lambda: (state := rollout.state).get("currentWeight") == 50 and state,
+            seconds=90,
+            message="the canary has its half",
+        )
+        tried = rollout.pods(state["canaryRevision"])
         rollout.until(
             lambda: rollout.state.get("stableRevision") not in (None, first), seconds=120, message="promotion"
         )
@@ -146,13 +154,17 @@ def test_a_canary_takes_over_without_a_failed_request(
 
 
 def test_a_bad_revision_never_gets_a_customer(
-    rollout: Rollout, example: Callable[[str], dict[str, Any]], customers: Callable[[], Any]
+    rollout: Rollout,
+    example: Callable[[str], dict[str, Any]],
+    customers: Callable[[], Any],
+    reached: Callable[[str], None],
 ) -> None:
     """An image that does not exist is rolled back at its deadline while stable answers everybody."""
     limits = {**CANARY, "progressDeadlineSeconds": 15}
     agent = small(example(EXAMPLE), rollout=limits)
     rollout.apply(agent)
     first = rollout.ready()
+    reached(NAME)
     with customers() as answers:
         broken = copy.deepcopy(agent)
         broken["spec"]["template"]["image"] = "supportfleet/agent:no-such-tag"

@@ -126,6 +126,7 @@ def test_what_runs_keeps_running(
     until(lambda: state().get("phase") == "Paused", seconds=240, message="the canary has its share")
     first, second = state()["stableRevision"], state()["canaryRevision"]
     gateway = cluster.get("-n", "istio-system", "pods", "-l", "istio=ingressgateway")["items"][0]["spec"]["nodeName"]
+    until(lambda: len(spread(first)) == len(spread(second)) == 2, message="both have a pod on each node")
     (victim,) = spread(first) - {gateway}
     assert spread(second) == {gateway, victim}
     machine.kill("s3")

@@ -37,6 +37,7 @@ RATE = 40.0
 IMAGE = "supportfleet/agent:dev"
 TESTERS = [{"headers": {"user-agent": {"regex": ".*beta-tester.*"}}}]
 STABLE, CANARY = "I am the first revision.", "I am the second revision."
+ACTION = "supportfleet.dev/action"
 DEVIATIONS = 3
 SECONDS_TO_FIRST_TRAFFIC = 2.0
 
@@ -100,8 +101,7 @@ class Shop:
 
     def ask(self, action: str) -> None:
         """Ask for something to be done about the canary."""
-        prefix = "supportfleet.dev/action"
-        words = {prefix: action, f"{prefix}-revision": self.state["canaryRevision"], f"{prefix}-id": str(time.time())}
+        words = {ACTION: action, f"{ACTION}-revision": self.state["canaryRevision"], f"{ACTION}-id": str(time.time())}
         self.kubectl("annotate", "--overwrite", "supportagent", NAME, *(f"{key}={word}" for key, word in words.items()))
 
     @property
@@ -379,10 +379,16 @@ def test_copies_of_requests_change_nothing_for_customers(shop: Shop, until: Call
     canary = shop.state["canaryRevision"]
     assert shop.state["currentMirror"] == 100
     until(lambda: shop.load.send(1, 10) and shop.answered(canary) > 0, message="Envoy makes copies")
-    time.sleep(1)
-    before = shop.answered(canary)
+
+    def at_rest() -> int:
+        """What the canary has answered, once it answers no more."""
+        count = shop.answered(canary)
+        time.sleep(3)
+        return count if shop.answered(canary) == count else 0
+
+    before = until(at_rest, message="the copies of these are answered")
     assert greeted(shop.load.send(count, 40)) == {STABLE: count}
-    until(lambda: shop.answered(canary) >= before + count, seconds=15, message="the canary has answered the copies")
+    until(lambda: shop.answered(canary) >= before + count, message="the canary has answered the copies")
     assert shop.answered(canary) == before + count
     assert shop.state["currentWeight"] == 0
 
@@ -394,14 +400,14 @@ def test_a_rollback_fails_nobody(shop: Shop, until: Callable[..., Any]) -> None:
     until(shop.is_ready, seconds=180, message="the first revision serves")
     until(lambda: greeted(shop.load.send(1, 10)) == {STABLE: 1}, message="Envoy knows the first revision")
     shop.load.answers.clear()
-    with shop.load.steady(RATE):
+    with shop.watched("supportagent", NAME) as seen, shop.load.steady(RATE):
         shop.apply(CANARY, rollout)
         until(lambda: shop.is_paused_at(50), seconds=180, message="the canary has its half")
         time.sleep(3)
-        asked = time.monotonic()
         shop.ask("abort")
         until(lambda: shop.state["phase"] == "RolledBack", seconds=60, message="it is rolled back")
         time.sleep(12)  # its pods go, with requests under way
+    asked = next(at for at, one in seen if ACTION in one["metadata"].get("annotations", {}))
     last = max(one.sent for one in shop.load.answers if one.reply == CANARY)
     LOG.info("abort to the last request that the canary got: %.2f s", last - asked)
     assert greeted(shop.load.answers).keys() == {STABLE, CANARY}
