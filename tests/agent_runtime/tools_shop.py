@@ -34,6 +34,7 @@ SCOPE = "default/default"
 KEY = "tools-key-0123456789"
 KINDS = ("drop-before", "drop-after", "garbage", "fail-after")
 REFUND = {"order_number": "A-1003", "amount": 10, "reason": "too small"}
+SLOW_SECONDS = 0.3
 
 
 def open_book(orders: int, customer: str = "cust-1001") -> dict[str, Any]:
@@ -83,6 +84,8 @@ class Faults:
             _close(request)
         if fault == "hang-after":
             await self.released.wait()
+        if fault == "slow-after":
+            await asyncio.sleep(SLOW_SECONDS)
         if fault == "garbage":
             return web.Response(body=b"<html>", content_type="text/html")
         if fault == "fail-after":

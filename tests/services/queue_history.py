@@ -1,14 +1,19 @@
 """What happened to messages while things broke, and the checker that says whether it was right.
 
-The history is made of what was acknowledged to customers, what the database holds in the end, and what each worker said
-it stored. The checker knows nothing of queues.
+The history is made of what was acknowledged to customers, what the database holds in the end, what each worker said it
+stored, and what the tool service and the agent's ledger say of refunds. The checker knows nothing of queues.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import and_, select
+
+from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.schema import AGENT, messages, tasks
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,18 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Refunds:
+    """What was asked to be paid back, and what came of it."""
+
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """The order that a task's message asks about, accepted or not."""
+    paid: Sequence[str] = ()
+    """The order of each payment."""
+    ledger: Mapping[str, str] = field(default_factory=dict)
+    """The state of a task's refund, as the agent wrote it down."""
+
+
+@dataclass(frozen=True)
 class History:
     accepted: Sequence[Accepted]
     ended: Sequence[Ended]
@@ -38,11 +55,29 @@ class History:
     """Tasks whose answers workers said they stored, once for each time."""
     poison: Collection[str] = ()
     """Tasks that no worker can do."""
+    refunds: Refunds = field(default_factory=Refunds)
 
 
 def faults(history: History) -> list[str]:
     """Everything that is wrong; nothing, where all is well."""
-    return [*_lost(history), *_twice(history), *_out_of_order(history), *_misjudged(history)]
+    return [
+        *_lost(history),
+        *_twice(history),
+        *_out_of_order(history),
+        *_misjudged(history),
+        *_wrongly_paid(history.refunds),
+    ]
+
+
+async def read_ended(database: Database) -> Sequence[Ended]:
+    """All tasks as the database has them."""
+    reply = and_(
+        messages.c.conversation_id == tasks.c.conversation_id, messages.c.turn == tasks.c.turn, messages.c.role == AGENT
+    )
+    columns = (tasks.c.id, tasks.c.conversation_id, tasks.c.turn, tasks.c.state, messages.c.created_at)
+    query = select(*columns).outerjoin(messages, reply)
+    rows = await database.read(lambda connection: connection.execute(query).all())
+    return [Ended(*row[:4], row.created_at.timestamp() if row.created_at else None) for row in rows]
 
 
 def _lost(history: History) -> list[str]:
@@ -89,4 +124,18 @@ def _misjudged(history: History) -> list[str]:
             found.append(f"{one.task} is poison, and {one.state}")
         if one.task not in history.poison and one.state == "dead":
             found.append(f"{one.task} is sound, and was given up")
+    return found
+
+
+def _wrongly_paid(refunds: Refunds) -> list[str]:
+    """Paid twice, unasked or unknown to the ledger; or only said to be paid. What is ambiguous may be either."""
+    times = Counter(refunds.paid)
+    found = [f"{order} was paid back {number} times" for order, number in times.items() if number > 1]
+    found += [f"{order} was paid back, and nobody asked" for order in times.keys() - set(refunds.asked.values())]
+    for task, order in refunds.asked.items():
+        state = refunds.ledger.get(task)
+        if order in times and state not in {"done", "ambiguous"}:
+            found.append(f"{order} was paid back, and {task} says {state}")
+        if order not in times and state == "done":
+            found.append(f"{order} was not paid back, and {task} says it was")
     return found

@@ -23,7 +23,7 @@ from supportfleet_runtime.storage.url import parse_database_url
 UNIT = Path(__file__).parents[1] / "agent_runtime"
 SHOP = SimpleNamespace(**runpy.run_path(str(UNIT / "tools_shop.py")))
 TAKEN_OVER = {
-    "test_tools_effects.py": ("shop", "TestTheLedger", "TestTheNextAttempt", "TestOverHttp"),
+    "test_tools_effects.py": ("shop", "TestTheLedger", "TestTheNextAttempt"),
     "test_tools_crash.py": ("test_killed_in_the_middle",),
 }
 for _file, _names in TAKEN_OVER.items():
