@@ -553,6 +553,15 @@ class TestCommand:
         assert word["reason"] == "ChecklistIncomplete"
         assert "on-call ERROR: ONCALL_ATTESTATION is not set" in word["message"]
 
+    def test_checks_are_left_out(self, tmp_path: Path) -> None:
+        """``--skip`` makes all others; where none is left nothing is known, so a gate stays shut."""
+        others = [option for name in CHECKS if name != "on-call" for option in ("--skip", name)]
+        _, out, _ = self.run(tmp_path, "-o", "json", *others)
+        assert [one["name"] for one in json.loads(out)["checks"]] == ["on-call"]
+        code, _, word = self.run(tmp_path, *others, "--skip", "on-call")
+        assert (code, word["reason"]) == (2, "ChecklistIncomplete")
+        assert "no check is left" in word["message"]
+
     def test_a_failure_is_1(self, tmp_path: Path) -> None:
         """A wrong configuration is a finding of the checklist, not the end of it."""
         code, out, word = self.run(tmp_path, "--only", "configuration", API_PORT="x")

@@ -38,7 +38,8 @@ from supportfleet.local.progress import Progress
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "supportfleet-system"
 OPERATOR = f"system:serviceaccount:{SYSTEM}:supportfleet-operator"
-JOB_COMPONENTS = ("model-sync", "model-channel")
+JOB_COMPONENTS = ("model-sync", "model-channel", "checklist")
+CHECKLIST_CODES = {"ChecklistPassed": 0, "ChecklistFailed": 1, "ChecklistIncomplete": 2}
 NODE = "played-by-the-test"
 PUBLISHED = {
     "istio.io/api": Path("kubernetes") / "customresourcedefinitions.gen.yaml",
@@ -184,12 +185,14 @@ class Kubelet:
     agents_run: bool = True
     """Whether pods of agents become ready; otherwise they stay as they are."""
     jobs_run: bool = True
-    """Whether pods of model Jobs end; otherwise they stay as they are."""
+    """Whether pods of Jobs end; otherwise they stay as they are."""
     job_report: dict[str, str] | None = None
     """What the model sync reports when it fails; None when it succeeds."""
     job_exit_code: int = 2
     channel_report: dict[str, str] = field(default_factory=dict)
     """What looks at channels report; they fail where it is about no version."""
+    checklist_report: dict[str, str] = field(default_factory=lambda: {"reason": "ChecklistPassed", "message": ""})
+    """What checklists report, and the exit code with it."""
     broken_images: tuple[str, ...] = ()
     """Images whose pods run and do not become ready."""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -250,19 +253,22 @@ class Kubelet:
     def _ended(self, pod: dict[str, Any]) -> dict[str, Any]:
         (container,) = pod["spec"]["containers"]
         if container["name"] == "resolve-channel":
-            report, failed = self.channel_report, "version" not in self.channel_report
+            report, code = self.channel_report, 0 if "version" in self.channel_report else self.job_exit_code
+        elif container["name"] == "checklist":
+            report, code = self.checklist_report, CHECKLIST_CODES[self.checklist_report["reason"]]
         else:
-            report, failed = self.job_report or {"reason": "Synced", "message": "synced"}, self.job_report is not None
+            report = self.job_report or {"reason": "Synced", "message": "synced"}
+            code = 0 if self.job_report is None else self.job_exit_code
         ended = {
-            "exitCode": self.job_exit_code if failed else 0,
-            "reason": "Error" if failed else "Completed",
+            "exitCode": code,
+            "reason": "Error" if code else "Completed",
             "message": json.dumps(report),
             "startedAt": _now(),
             "finishedAt": _now(),
         }
         states = {"name": container["name"], "ready": False, "restartCount": 0, "image": "i", "imageID": ""}
         return {
-            "phase": "Failed" if failed else "Succeeded",
+            "phase": "Failed" if code else "Succeeded",
             "conditions": _conditions("Initialized", "PodScheduled"),
             "containerStatuses": [{**states, "state": {"terminated": ended}}],
         }

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from supportfleet_operator.api import SupportAgent, parse
+from supportfleet_operator.api import Checklist, SupportAgent, parse
 from supportfleet_operator.api.crd import to_yaml
 from supportfleet_operator.resources import (
     Routing,
     at_revision,
     channel_job,
+    checklist_job,
     controller_revision,
     resolved,
     revision_children,
@@ -32,6 +33,7 @@ GOLDEN = Path(__file__).parent
 EXAMPLES = sorted((GOLDEN.parent.parent / "examples").glob("[0-9]*.yaml"))
 MID_CANARY = GOLDEN / "06-canary-istio-at-10-percent.yaml"
 MID_TEST = GOLDEN / "08-gateway-api-abtest-under-way.yaml"
+CHECKED = GOLDEN / "06-canary-istio-checklist.yaml"
 MODEL = EXAMPLES[0].parent / "models" / "intent" / "manifest.json"
 
 
@@ -92,6 +94,18 @@ def mid_canary() -> list[Manifest]:
     )
 
 
+def checked() -> list[Manifest]:
+    """The Job that checks the canary's example with image v2, where its rollout has a checklist, as one list."""
+    v2 = read(EXAMPLES[5], "supportfleet/agent:v2")
+    wanted = {"configMapName": "shop-checklist", "apiKeySecretRef": {"name": "shop-callers"}, "skip": ["rate-limiter"]}
+    rollout = v2.spec.rollout.model_copy(update={"checklist": Checklist.model_validate(wanted)})
+    agent = v2.model_copy(update={"spec": v2.spec.model_copy(update={"rollout": rollout})})
+    assert revision_name(agent) == revision_name(v2), "a checklist is no part of the revision"
+    job = checklist_job(agent, revision_name(agent), "2026-11-21T12:00:00+00:00")
+    assert job is not None
+    return [job]
+
+
 def once(manifests: list[Manifest]) -> list[Manifest]:
     """Each object once, as it is applied once; those of one name are alike."""
     kept: dict[tuple[str, str], Manifest] = {}
@@ -129,6 +143,11 @@ def test_a_canary_becomes_its_golden_manifests() -> None:
     }
     before = [one for one in first_revision(EXAMPLES[5]) if stable in one["metadata"]["name"]]
     assert [one for one in rendered if stable in one["metadata"]["name"]] == before
+
+
+def test_a_checklist_becomes_its_golden_job() -> None:
+    """With a checklist a Job makes the checks on image v2, with its environment, before it has traffic."""
+    check(CHECKED, "The Job of examples/06-canary-istio.yaml with image v2 and spec.rollout.checklist.", checked())
 
 
 def test_an_ab_test_becomes_its_golden_route() -> None:
@@ -179,5 +198,5 @@ def test_the_first_example_is_what_a_production_team_would_have_written() -> Non
 def test_every_golden_file_has_its_example() -> None:
     """No golden file is left from an example that is gone."""
     assert sorted(path.name for path in GOLDEN.glob("*.yaml")) == sorted(
-        [*(path.name for path in EXAMPLES), MID_CANARY.name, MID_TEST.name]
+        [*(path.name for path in EXAMPLES), MID_CANARY.name, MID_TEST.name, CHECKED.name]
     )

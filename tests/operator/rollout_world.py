@@ -11,12 +11,14 @@ from supportfleet_operator.api import Provider, Rollout, RolloutStatus, Verdict
 from supportfleet_operator.rollout import (
     Action,
     AnalysisResult,
+    ChecklistResult,
     Decision,
     Inputs,
     RevisionView,
     RolloutState,
     decide,
     due,
+    is_unchecked,
 )
 from supportfleet_operator.rollout.inputs import Scale
 
@@ -75,6 +77,8 @@ class World:
     action: Action | None = None
     verdict: Verdict = "Pass"
     samples: int = 40
+    checklist: Literal["Running", "Passed", "Failed"] = "Passed"
+    """How the canary's checklist goes, once it has a pod to ask."""
     problem: str | None = None
     served: set[str] = field(default_factory=set)
     """Revisions that were stable once."""
@@ -104,10 +108,21 @@ class World:
             replicas_needed=self.replicas,
             min_replicas=self.replicas if self.fewest is None else self.fewest,
             revisions=views,
+            checklist=self.checked(),
             action=self.action,
             suspended=self.suspended,
             sticky_seconds=self.sticky_seconds,
         )
+
+    def checked(self) -> ChecklistResult | None:
+        """What came of the canary's checklist, where it has one to pass."""
+        state = self.state
+        if self.spec.checklist is None or state.canary is None or not is_unchecked(state):
+            return None
+        if not self.ready.get(state.canary):
+            return ChecklistResult(state.canary, "Running", "it is about to begin")
+        said = "" if self.checklist == "Passed" else "models FAIL: HTTP 404"
+        return ChecklistResult(state.canary, self.checklist, said)
 
     def measured(self, inputs: Inputs) -> Inputs:
         """With a measurement where one is due."""

@@ -57,6 +57,6 @@ def judged(wrong: Sequence[str], reason: str) -> Outcome:
 
 
 def overall(results: Sequence[Result]) -> Verdict:
-    """The verdict on all of them: what failed outweighs what is not known. Pure."""
-    verdicts = {result.outcome.verdict for result in results}
+    """The verdict on all of them: what failed outweighs what is not known, and of none nothing is known. Pure."""
+    verdicts = {result.outcome.verdict for result in results} or {Verdict.ERROR}
     return next((one for one in (Verdict.FAIL, Verdict.ERROR) if one in verdicts), Verdict.PASS)

@@ -2,6 +2,7 @@
 
 from supportfleet_operator.api.agent import InvalidSupportAgentError, Metadata, Problem, SupportAgent, parse
 from supportfleet_operator.api.analysis import PLACEHOLDERS, Analysis, AnalysisMetric, MetricName, Prometheus
+from supportfleet_operator.api.checklist import Checklist
 from supportfleet_operator.api.group import API_VERSION, CRD_NAME, GROUP, KIND, PLURAL, VERSION
 from supportfleet_operator.api.model import Artifact, Model
 from supportfleet_operator.api.rollout import HeaderMatch, Pause, Rollout, Step, StringMatch
@@ -49,6 +50,7 @@ __all__ = [
     "AnalysisMetric",
     "AnalysisOutcome",
     "Artifact",
+    "Checklist",
     "Condition",
     "HeaderMatch",
     "InvalidSupportAgentError",

@@ -45,6 +45,7 @@ earlier revision. Each has a set of its own, in which nothing changes but the nu
 | ConfigMap | NAME-REVISION-config | always; `agent_config.json` from `spec.config` |
 | Service | NAME-REVISION | always; `spec.service.port` to the runtime's port |
 | Job | NAME-model-HASH | with `spec.model`; the Deployment waits until it has verified the model |
+| Job | NAME-REVISION-check-HASH | with `spec.rollout.checklist`, before the revision gets traffic |
 | Deployment | NAME-REVISION | always; its replicas belong to the autoscaler where there is one |
 | DestinationRule | NAME-REVISION | with `spec.traffic.provider: Istio`, while the revision has pods |
 | HorizontalPodAutoscaler | NAME-REVISION | with `spec.autoscaling`, while the revision has pods |

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.analysis import Analysis
 from supportfleet_operator.api.base import ApiModel
+from supportfleet_operator.api.checklist import Checklist
 from supportfleet_operator.api.rules import Rule, exactly_one, only_where
 from supportfleet_operator.api.types import DAY, Int32
 
@@ -220,6 +221,14 @@ class Rollout(ApiModel):
     )
     analysis: Analysis | None = Field(
         None, description="Measure the new revision on its traffic, and roll it back if it is worse than allowed."
+    )
+
+    checklist: Checklist | None = Field(
+        None,
+        description=(
+            "Checks that a new revision has to pass before it gets any traffic, made by a Job with its image, "
+            "environment and configuration; it is rolled back if it fails one. Set, even to {}, it is on."
+        ),
     )
 
     @property

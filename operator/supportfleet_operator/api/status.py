@@ -119,6 +119,9 @@ class RolloutStatus(StatusModel):
     sticky_revisions: Annotated[tuple[str, ...], Field(max_length=MAX_RETIRING), ListSet()] | None = Field(
         None, description="Those of retiring that customers stay with, because of spec.traffic.stickiness."
     )
+    checked_revision: str | None = Field(
+        None, description="The canary revision, once it has passed the checks of spec.rollout.checklist."
+    )
     lost_at: Timestamp | None = Field(
         None, description="Since when the canary revision, which had ready pods, has none; absent while it has some."
     )

@@ -29,7 +29,7 @@ from supportfleet_operator.cluster.resources import (
     ObjectRef,
     ref_of,
 )
-from supportfleet_operator.reconcile import channels, hot, rollouts
+from supportfleet_operator.reconcile import channels, checklists, hot, rollouts
 from supportfleet_operator.reconcile.channels import Following
 from supportfleet_operator.reconcile.desired import Desired, Rendered, stamp, stamped
 from supportfleet_operator.reconcile.drift import Difference, differences
@@ -101,7 +101,7 @@ def plan(observed: Observed, now: dt.datetime) -> Plan:
         return _until_resolved(observed, desired, following, now)
     scene = _scene(observed, desired, _decision(observed, desired, now), now)
     gate = scene.gates.get(desired.revision, Gate("NotNeeded"))
-    removals = [*_superseded(scene, gate), *_unwanted(scene), *_looked(following)]
+    removals = [*_superseded(scene, gate), *_unwanted(scene), *_looked(following), *_checked(scene)]
     # An autoscaler that goes must go before the Deployment's number is set, or it would set it again.
     return Plan(
         gate,
@@ -109,7 +109,7 @@ def plan(observed: Observed, now: dt.datetime) -> Plan:
         scene.rendered,
         following,
         before=tuple(removal for removal in removals if removal.ref.kind == AUTOSCALERS.kind),
-        writes=(*_routes_first(_writes(scene), observed), *_look(following)),
+        writes=(*_routes_first(_writes(scene), observed), *_look(following), *_checklist(scene)),
         after=tuple(removal for removal in removals if removal.ref.kind != AUTOSCALERS.kind),
     )
 
@@ -193,6 +193,17 @@ def _look(following: Following) -> Iterator[Write]:
 def _looked(following: Following) -> Iterator[Removal]:
     for job in following.obsolete:
         yield Removal(ref_of(job), job["metadata"]["uid"], "superseded")
+
+
+def _checklist(scene: Scene) -> Iterator[Write]:
+    job = checklists.due(scene.observed, scene.desired, scene.decision.state)
+    if job is not None:
+        yield Write(ref_of(job), job, None)
+
+
+def _checked(scene: Scene) -> Iterator[Removal]:
+    for job, why in checklists.obsolete(scene.observed, scene.desired, scene.decision.state):
+        yield Removal(ref_of(job), job["metadata"]["uid"], why)
 
 
 def _routes_first(writes: Iterable[Write], observed: Observed) -> list[Write]:
@@ -280,7 +291,7 @@ def _superseded(scene: Scene, gate: Gate) -> Iterator[Removal]:
     needed = {job["metadata"]["name"] for one in scene.rendered.revisions.values() if (job := one.model_job)}
     for job in scene.observed.jobs:
         ref = ref_of(job)
-        if is_leaving(job) or channels.is_look(job):
+        if is_leaving(job) or channels.is_look(job) or checklists.is_checklist(job):
             continue
         if ref.name in failed:
             yield Removal(ref, job["metadata"]["uid"], f"to try again after {failed[ref.name]}")

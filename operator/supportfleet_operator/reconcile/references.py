@@ -52,7 +52,7 @@ class Missing:
 
 def references(agent: SupportAgent) -> list[Reference]:
     """Everything that the agent cannot run without."""
-    return [*_secrets(agent), *_environment(agent), *_volumes(agent)]
+    return [*_secrets(agent), *_environment(agent), *_volumes(agent), *_of_checklist(agent)]
 
 
 def _secrets(agent: SupportAgent) -> Iterator[Reference]:
@@ -100,6 +100,16 @@ def _volumes(agent: SupportAgent) -> Iterator[Reference]:
         yield Reference("spec.model.cache.claimName", VOLUME_CLAIMS, cache.claim_name)
     if cache.storage_class_name is not None:
         yield Reference("spec.model.cache.storageClassName", STORAGE_CLASSES, cache.storage_class_name)
+
+
+def _of_checklist(agent: SupportAgent) -> Iterator[Reference]:
+    wanted = agent.spec.rollout.checklist
+    if wanted is None:
+        return
+    if (key := wanted.api_key_secret_ref) is not None:
+        yield Reference("spec.rollout.checklist.apiKeySecretRef", SECRETS, key.name, (key.key,))
+    if wanted.config_map_name is not None:
+        yield Reference("spec.rollout.checklist.configMapName", CONFIG_MAPS, wanted.config_map_name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from supportfleet_operator.api import MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
 from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
+from supportfleet_operator.reconcile import checklists
 from supportfleet_operator.reconcile.desired import Desired, Rendered, Snapshot
 from supportfleet_operator.reconcile.observe import Observed, revision_of
 from supportfleet_operator.reconcile.policies import model_sync, pods, traffic
 from supportfleet_operator.reconcile.policies.base import condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
-from supportfleet_operator.resources import Routing
+from supportfleet_operator.resources import NOBODY, Routing
 from supportfleet_operator.rollout import (
     AnalysisResult,
     Decision,
@@ -27,6 +28,7 @@ from supportfleet_operator.rollout import (
     action_of,
     analyse,
     decide,
+    is_unchecked,
     stand,
 )
 
@@ -89,6 +91,7 @@ def inputs(observed: Observed, desired: Desired, state: RolloutState, now: dt.da
         min_replicas=spec.autoscaling.min_replicas if spec.autoscaling else spec.replicas,
         revisions=views(observed, desired),
         analysis=_analysis(observed, rollout, state, now),
+        checklist=checklists.result(observed, desired, state),
         action=action_of(observed.agent["metadata"].get("annotations") or {}),
         suspended=spec.suspend,
         sticky_seconds=spec.traffic.stickiness.ttl_seconds if spec.traffic.stickiness else None,
@@ -170,18 +173,20 @@ def _model_trouble(observed: Observed, name: str) -> str | None:
 
 def render(observed: Observed, desired: Desired, decision: Decision, told: Artifact | None) -> Rendered:
     """The children that the decision wants, and pods that are told to load an artifact while they run."""
-    return desired.render(observed.snapshots, routing(desired, decision), decision.scale, told)
+    return desired.render(observed.snapshots, routing(observed, desired, decision), decision.scale, told)
 
 
-def routing(desired: Desired, decision: Decision) -> Routing:
+def routing(observed: Observed, desired: Desired, decision: Decision) -> Routing:
     """Where requests go.
 
     Without routes, weights become shares of pods: the agent's Service selects the pods of all revisions while more than
-    one has a weight. While no revision is stable, whatever runs serves, also what an earlier operator made.
+    one has a weight. While no revision is stable, whatever runs serves, also what an earlier operator made; but where
+    that made nothing, a revision that has yet to pass its checklist doesn't.
     """
     stable = decision.state.stable
     if stable is None:
-        return Routing()
+        checked = desired.agent.spec.rollout.checklist is None or not is_unchecked(decision.state)
+        return Routing() if checked or UNREVISED in observed.deployments else Routing(service=NOBODY)
     carrying = [name for name, weight in decision.weights.items() if weight > 0]
     if desired.agent.spec.traffic.provider in ROUTED:
         return Routing(

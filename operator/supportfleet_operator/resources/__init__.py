@@ -1,6 +1,7 @@
 """Builders: one module for each kind of child, every function pure: an agent in, a new manifest out."""
 
 from supportfleet_operator.resources.channel import channel_job, resolved
+from supportfleet_operator.resources.checklist import checklist_job
 from supportfleet_operator.resources.children import (
     CHILD_KINDS,
     ChildKind,
@@ -23,7 +24,7 @@ from supportfleet_operator.resources.labels import (
     selector_text,
 )
 from supportfleet_operator.resources.revision import at_revision, controller_revision, revision_name, snapshot
-from supportfleet_operator.resources.routing import Routing
+from supportfleet_operator.resources.routing import NOBODY, Routing
 
 __all__ = [
     "AGENT",
@@ -33,6 +34,7 @@ __all__ = [
     "MANAGED_BY",
     "MANAGER_NAME",
     "MODEL_DIGEST",
+    "NOBODY",
     "REVISION",
     "ChildKind",
     "Manifest",
@@ -41,6 +43,7 @@ __all__ = [
     "SharedChildren",
     "at_revision",
     "channel_job",
+    "checklist_job",
     "controller_revision",
     "owner_reference",
     "resolved",

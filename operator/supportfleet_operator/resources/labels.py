@@ -22,9 +22,9 @@ MANAGER_NAME: Final = "supportfleet"
 MODEL_DIGEST: Final = f"{GROUP}/model-digest"
 """Annotation of pods and of the sync Job: the artifact that they must run on."""
 
-Component = Literal["agent", "model-sync", "model-channel"]
+Component = Literal["agent", "model-sync", "model-channel", "checklist"]
 """agent: pods that answer customers, and what serves them. model-sync: what fetches the model. model-channel: what asks
-which one."""
+which one. checklist: what tries a revision out."""
 
 
 def labels(agent: SupportAgent, component: Component = "agent", revision: str | None = None) -> dict[str, str]:

@@ -10,12 +10,14 @@ AGENT_CONTAINER: Final = "agent"
 SYNC_CONTAINER: Final = "sync-model"
 """The init container of the agent's pods, and the container of the sync Job."""
 CHANNEL_CONTAINER: Final = "resolve-channel"
+CHECKLIST_CONTAINER: Final = "checklist"
 HTTP_PORT: Final = "http"
 CONFIG_FILE: Final = "agent_config.json"
 MODEL_FILE: Final = "model.json"
 
 HASH_LENGTH: Final = 10
 REVISION_LENGTH: Final = 8
+TRY_LENGTH: Final = 6
 
 
 def agent_name(agent: SupportAgent) -> str:
@@ -51,6 +53,11 @@ def channel_job(agent: SupportAgent, number: int) -> str:
 def model_job(agent: SupportAgent, spec: dict[str, Any]) -> str:
     """Name of the Job with this spec: Jobs are immutable, so another spec is another Job."""
     return f"{agent.metadata.name}-model-{fingerprint(spec)[:HASH_LENGTH]}"
+
+
+def checklist_job(agent: SupportAgent, revision: str, identity: Any) -> str:
+    """Name of the Job that checks a revision; another try, and a try with other checks, is another Job."""
+    return f"{of_revision(agent, revision)}-check-{fingerprint(identity)[:TRY_LENGTH]}"
 
 
 def fingerprint(value: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from supportfleet_operator.api import SupportAgent
 from supportfleet_operator.resources import names
-from supportfleet_operator.resources.labels import AGENT, metadata
+from supportfleet_operator.resources.labels import AGENT, metadata, selector
 
 NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
 """The API server sets this label on every namespace."""
@@ -20,7 +20,7 @@ OPERATOR: Final[dict[str, Any]] = {
 
 
 def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
-    """The NetworkPolicy for pods of the agent and of its model sync; none where it is turned off.
+    """The NetworkPolicy for pods of the agent, of its model sync and of its checklist; none where it is turned off.
 
     Only the runtime's port is open, and only to the agent's own namespace and to those that the spec names. What the
     pods may open themselves is left alone until ``allowEgress`` says otherwise: a rule of ours could not know where the
@@ -36,7 +36,7 @@ def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
     }
     if wanted.allow_egress is not None:
         spec["policyTypes"] = ["Ingress", "Egress"]
-        spec["egress"] = [_dns(), *(rule.manifest() for rule in wanted.allow_egress)]
+        spec["egress"] = [_dns(), *_own_pods(agent), *(rule.manifest() for rule in wanted.allow_egress)]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -48,6 +48,13 @@ def network_policy(agent: SupportAgent) -> dict[str, Any] | None:
 def _dns() -> dict[str, Any]:
     """Names are looked up wherever the cluster's DNS is."""
     return {"ports": [{"protocol": protocol, "port": DNS_PORT} for protocol in ("UDP", "TCP")]}
+
+
+def _own_pods(agent: SupportAgent) -> list[dict[str, Any]]:
+    """The checklist asks the revision's pods; nothing else of the agent's does."""
+    if agent.spec.rollout.checklist is None:
+        return []
+    return [{"to": [{"podSelector": {"matchLabels": selector(agent)}}]}]
 
 
 def _ingress(agent: SupportAgent) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+NOBODY: Final = "none"
+"""Stands for the revision that no pod has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +17,7 @@ class Routing:
     matched: str | None = None
     """The revision for requests that ``spec.rollout.match`` chooses, once it can take them; else they go by weight."""
     service: str | None = None
-    """The revision whose pods the agent's Service selects; None for all of the agent's pods."""
+    """The revision whose pods the agent's Service selects; None for all of the agent's pods, NOBODY for none."""
     mirror: tuple[str, int] | None = None
     """The revision that gets copies of the others' requests, and of how many in a hundred."""
     sticky: tuple[str, ...] = ()

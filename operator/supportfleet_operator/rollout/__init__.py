@@ -7,10 +7,20 @@ pods serve, and what Prometheus answered to ``queries``, to a verdict.
 
 from supportfleet_operator.rollout import reasons
 from supportfleet_operator.rollout.actions import ACTION, ACTION_ID, ACTION_REVISION, action_of
+from supportfleet_operator.rollout.admission import is_unchecked
 from supportfleet_operator.rollout.analysis.measure import analyse, scraped
 from supportfleet_operator.rollout.analysis.prometheus import Answer, Query, answered, queries, unanswered
 from supportfleet_operator.rollout.decide import decide, stand
-from supportfleet_operator.rollout.inputs import Action, AnalysisResult, Decision, Inputs, News, RevisionView, Scale
+from supportfleet_operator.rollout.inputs import (
+    Action,
+    AnalysisResult,
+    ChecklistResult,
+    Decision,
+    Inputs,
+    News,
+    RevisionView,
+    Scale,
+)
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.timers import due
 
@@ -21,6 +31,7 @@ __all__ = [
     "Action",
     "AnalysisResult",
     "Answer",
+    "ChecklistResult",
     "Decision",
     "Inputs",
     "News",
@@ -33,6 +44,7 @@ __all__ = [
     "answered",
     "decide",
     "due",
+    "is_unchecked",
     "queries",
     "reasons",
     "scraped",

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from supportfleet_operator.rollout import effects, reasons
 from supportfleet_operator.rollout.inputs import Decision, Inputs, News
-from supportfleet_operator.rollout.policies import action, next_state, verdict
+from supportfleet_operator.rollout.policies import action, next_state, remember
 from supportfleet_operator.rollout.state import RolloutState
 from supportfleet_operator.rollout.timers import next_look
 
@@ -26,8 +26,8 @@ def decide(state: RolloutState, inputs: Inputs) -> Decision:
 
 
 def stand(state: RolloutState, inputs: Inputs) -> Decision:
-    """What follows from a state as it is, with what was measured and with no move."""
-    return _of(verdict.remember(state, inputs), inputs)
+    """What follows from a state as it is, with what was found out and with no move."""
+    return _of(remember(state, inputs), inputs)
 
 
 def _of(state: RolloutState, inputs: Inputs) -> Decision:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from supportfleet_operator.rollout.admission import is_admitted
 from supportfleet_operator.rollout.capacity import FULL, wanted_pods
 from supportfleet_operator.rollout.inputs import Inputs, Scale
 from supportfleet_operator.rollout.state import RolloutState
@@ -46,8 +47,8 @@ def sticky(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
 
 def _serves(state: RolloutState, inputs: Inputs) -> bool:
     """Whether the canary may be sent requests, beside those of its weight."""
-    admitted = state.phase in SERVING or state.weight > 0 or state.mirror > 0
-    return state.stable is not None and admitted and inputs.view(state.canary).ready > 0
+    begun = state.weight > 0 or state.mirror > 0 or (state.phase in SERVING and is_admitted(state, inputs))
+    return state.stable is not None and begun and inputs.view(state.canary).ready > 0
 
 
 def keep(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:

@@ -49,6 +49,16 @@ class AnalysisResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ChecklistResult:
+    """How the checklist of one revision went so far."""
+
+    revision: str
+    verdict: Literal["Running", "Passed", "Failed"]
+    message: str = ""
+    """What did not pass, and why; what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything that a decision follows from, beside the state."""
 
@@ -63,6 +73,8 @@ class Inputs:
     """Pods of a stable revision with no rollout: spec.replicas, or the autoscaler's minimum."""
     revisions: Mapping[str, RevisionView]
     analysis: AnalysisResult | None = None
+    checklist: ChecklistResult | None = None
+    """The canary's, while it has one to pass."""
     action: Action | None = None
     suspended: bool = False
     sticky_seconds: int | None = None

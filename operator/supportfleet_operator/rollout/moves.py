@@ -21,6 +21,7 @@ _AT_REST: Final[Mapping[str, Any]] = MappingProxyType(
         "step_started_at": None,
         "last_analysis_at": None,
         "baseline": {},
+        "checked": None,
         "lost_at": None,
     }
 )

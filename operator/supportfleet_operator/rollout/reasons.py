@@ -20,6 +20,10 @@ PAUSED_BY_ACTION: Final = "PausedByAction"
 """A person paused it."""
 RESUMED: Final = "Resumed"
 """It goes on after it was paused."""
+AWAITING_CHECKLIST: Final = "AwaitingChecklist"
+"""The new revision's pods are ready, and it has yet to pass spec.rollout.checklist before it gets traffic."""
+CHECKLIST_FAILED: Final = "ChecklistFailed"
+"""It failed a check: rolled back before it had traffic. With no stable revision: stalled."""
 AWAITING_ANALYSIS: Final = "AwaitingAnalysis"
 """There was no verdict until the deadline, for want of figures, so nothing moves."""
 STABLE_NOT_READY: Final = "StableNotReady"
@@ -56,6 +60,7 @@ ENDED_BY_SPEC: Final = frozenset({WENT_BACK, SUPERSEDED})
 WARNINGS: Final = frozenset(
     {
         ANALYSIS_FAILED,
+        CHECKLIST_FAILED,
         PROGRESS_DEADLINE_EXCEEDED,
         ABORTED_BY_ACTION,
         AWAITING_ANALYSIS,

@@ -46,6 +46,8 @@ class RolloutState:
     """None: nothing was measured yet at this weight."""
     analysis_failures: int = 0
     baseline: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    checked: str | None = None
+    """The canary, once it has passed its checklist."""
     lost_at: dt.datetime | None = None
     """When a canary that keeps losing its pods lost them first."""
     retiring: Mapping[str, dt.datetime] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class RolloutState:
             last_analysis_at=_time(status.last_analysis_at),
             analysis_failures=status.analysis_failures or 0,
             baseline=status.baseline or {},
+            checked=status.checked_revision if status.checked_revision == canary else None,
             lost_at=_time(status.lost_at),
             retiring=retiring,
             sticky=tuple(name for name in status.sticky_revisions or () if name in retiring),
@@ -110,6 +113,7 @@ class RolloutState:
             last_analysis_at=_text(self.last_analysis_at),
             analysis_failures=self.analysis_failures or None,
             baseline={name: dict(counters) for name, counters in self.baseline.items()} or None,
+            checked_revision=self.checked,
             lost_at=_text(self.lost_at),
             retiring={name: _text(at) or "" for name, at in self.retiring.items()} or None,
             sticky_revisions=self.sticky or None,

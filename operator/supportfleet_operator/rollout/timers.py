@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from supportfleet_operator.api import Analysis
 from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.admission import is_admitted
 from supportfleet_operator.rollout.analysis.verdict import overall
 from supportfleet_operator.rollout.capacity import can_carry, has_pods, is_undo, next_load, step
 from supportfleet_operator.rollout.inputs import Inputs
@@ -47,10 +48,12 @@ def has_figures(state: RolloutState, inputs: Inputs) -> bool:
     return state.last_analysis_at is not None and overall(state.last_analysis, inputs.rollout.analysis) == "Pass"
 
 
-def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "figures", "time", "nothing"]:
+def waits_for(state: RolloutState, inputs: Inputs) -> Literal["pods", "checklist", "figures", "time", "nothing"]:
     """What the rollout's next move lacks: pods that are ready, and figures that passed, are not waited for."""
     if state.phase == "Starting":
-        return "nothing" if has_pods(state, inputs) else "pods"
+        if not has_pods(state, inputs):
+            return "pods"
+        return "nothing" if is_admitted(state, inputs) else "checklist"
     if state.phase in {"Stepping", "Paused"}:
         now = step(state, inputs)
         if now is not None and now.pause is not None:

@@ -69,7 +69,7 @@ def gate(observed: Observed, wanted: Manifest | None, model: Model | None, now: 
     job = observed.child(wanted)
     if job is None:
         return Gate("Running", DOWNLOADING, f"the sync of version {model.version!r} is about to start")
-    if _is_true(job, "Complete"):
+    if is_true(job, "Complete"):
         return Gate("Synced", SYNCED, f"version {model.version!r} is {model.digest}")
     failure = _failure(observed, job)
     ended = condition(job, "Failed")
@@ -113,10 +113,11 @@ def _running(observed: Observed, job: Manifest, version: str, now: dt.datetime) 
 
 def is_finished(job: Mapping[str, Any]) -> bool:
     """Whether a Job has succeeded or failed."""
-    return _is_true(job, "Complete") or _is_true(job, "Failed")
+    return is_true(job, "Complete") or is_true(job, "Failed")
 
 
-def _is_true(job: Mapping[str, Any], kind: str) -> bool:
+def is_true(job: Mapping[str, Any], kind: str) -> bool:
+    """Whether a condition of a Job holds."""
     found = condition(job, kind)
     return found is not None and found["status"] == "True"
 

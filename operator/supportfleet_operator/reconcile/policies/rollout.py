@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from supportfleet_operator.reconcile.policies.base import IDLE, Finding, View, condition, was_ready
 from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
-from supportfleet_operator.rollout.reasons import PROGRESS_DEADLINE_EXCEEDED
+from supportfleet_operator.rollout.reasons import AWAITING_CHECKLIST, CHECKLIST_FAILED, PROGRESS_DEADLINE_EXCEEDED
 
 REASON: Final = "Progressing"
+FIRST_IS_HELD: Final = frozenset({AWAITING_CHECKLIST, CHECKLIST_FAILED, PROGRESS_DEADLINE_EXCEEDED})
+"""Reasons for which the pods of a first revision may be ready and serve nobody."""
 COMPLETED: Final = "NewReplicaSetAvailable"
 """What the Deployment's controller says of its Progressing condition when a rollout has come to its end."""
 
@@ -19,8 +21,8 @@ def check(view: View) -> Finding | None:
     state = view.decision.state if view.decision else None
     if state is not None and state.stable is not None and (state.phase != IDLE or state.stable != _target(view)):
         return Finding(state.reason or REASON, state.message or f"the rollout is {state.phase}", stalled=False)
-    if state is not None and state.stable is None and state.reason == PROGRESS_DEADLINE_EXCEEDED:
-        return Finding(state.reason, state.message)
+    if state is not None and state.stable is None and state.reason in FIRST_IS_HELD:
+        return Finding(state.reason, state.message, stalled=state.reason != AWAITING_CHECKLIST)
     deployment = view.newest
     if deployment is None:
         return Finding(REASON, "the Deployment is being created", stalled=False)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from supportfleet_operator.rollout import admission
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.policies import (
     action,
+    checklist,
     clock,
     deadline,
     first_revision,
@@ -44,6 +46,7 @@ CHECKS: Final[tuple[Callable[[RolloutState, Inputs], RolloutState | None], ...]]
     hold.check,
     verdict.check,
     lost_canary.check,
+    checklist.check,
     deadline.check,
     starting.check,
     stepping.check,
@@ -53,7 +56,12 @@ CHECKS: Final[tuple[Callable[[RolloutState, Inputs], RolloutState | None], ...]]
 
 
 def next_state(state: RolloutState, inputs: Inputs) -> RolloutState:
-    """The state after one move, or the same one, with what was measured."""
-    measured = verdict.remember(state, inputs)
-    found = (after for check in CHECKS if (after := check(measured, inputs)) is not None)
-    return next(found, measured)
+    """The state after one move, or the same one, with what was found out."""
+    informed = remember(state, inputs)
+    found = (after for check in CHECKS if (after := check(informed, inputs)) is not None)
+    return next(found, informed)
+
+
+def remember(state: RolloutState, inputs: Inputs) -> RolloutState:
+    """The state with what was measured and checked since; it is no move."""
+    return admission.remember(verdict.remember(state, inputs), inputs)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from supportfleet_operator.rollout import actions, reasons
+from supportfleet_operator.rollout.admission import is_admitted
 from supportfleet_operator.rollout.capacity import FULL, can_carry, step, steps
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import abort, begin, can_take_over, enter, promoting, to_step
@@ -40,6 +41,8 @@ def outcome(state: RolloutState, inputs: Inputs) -> RolloutState | str:
 def _promote(state: RolloutState, inputs: Inputs) -> RolloutState | str:
     if state.stable is None:
         return "the first revision takes over as soon as it is ready"
+    if not is_admitted(state, inputs):
+        return f"{state.canary} has not passed spec.rollout.checklist: wait for it, or take it out of the spec"
     message = f"{state.canary} gets all of the traffic once its pods are ready: promoted by a person"
     return promoting(state, inputs, reasons.PROMOTED_BY_ACTION, message, step=len(steps(state, inputs)))
 
@@ -70,6 +73,8 @@ def _resume(state: RolloutState, inputs: Inputs) -> RolloutState | str:
 
 
 def _retry(state: RolloutState, inputs: Inputs) -> RolloutState | str:
+    if state.stable is None and state.reason == reasons.CHECKLIST_FAILED:
+        return begin(state, inputs, inputs.target, reasons.FIRST_REVISION, f"{inputs.target} is tried again")
     if state.canary is not None or inputs.target not in {state.failed, state.undone}:
         return f"{inputs.target} was not rolled back"
     message = f"{inputs.target} is tried again"

@@ -1,6 +1,10 @@
-"""Pods that don't get ready in time, in any phase, mean a rollback; figures that don't come in time mean a stop."""
+"""Pods that don't get ready in time, in any phase, mean a rollback; figures that don't come in time mean a stop.
+
+A checklist that isn't passed in time is like pods that aren't ready.
+"""
 
 from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.admission import late, waits_for_checklist
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import abort, can_take_over, enter, not_yet
 from supportfleet_operator.rollout.state import RolloutState
@@ -17,7 +21,7 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
         return None
     seconds = inputs.rollout.progress_deadline_seconds
     match waits_for(state, inputs):
-        case "pods" if state.phase != "Paused":
+        case "pods" | "checklist" if state.phase != "Paused":
             return _give_up(state, inputs)
         case "figures" if state.phase != "Paused":
             message = f"no verdict within {seconds} s{_why(state)}: send traffic, or promote or abort"
@@ -27,6 +31,8 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
 
 
 def _give_up(state: RolloutState, inputs: Inputs) -> RolloutState:
+    if waits_for_checklist(state, inputs):
+        return abort(state, inputs, reasons.PROGRESS_DEADLINE_EXCEEDED, late(state, inputs))
     problem = inputs.view(state.canary).problem
     message = f"the pods of {state.canary} were not ready within {inputs.rollout.progress_deadline_seconds} s"
     if not can_take_over(state, inputs):

@@ -7,6 +7,7 @@ canary that had traffic before gets that back first, and nothing more with it.
 from dataclasses import replace
 
 from supportfleet_operator.rollout import reasons
+from supportfleet_operator.rollout.admission import is_admitted, pending, waits_for_checklist
 from supportfleet_operator.rollout.capacity import has_pods, mirrored, reached
 from supportfleet_operator.rollout.inputs import Inputs
 from supportfleet_operator.rollout.moves import enter, to_step
@@ -18,6 +19,8 @@ def check(state: RolloutState, inputs: Inputs) -> RolloutState | None:
     """Go on with the step once the pods for its weight and for the next are ready."""
     if state.phase != "Starting":
         return None
+    if waits_for_checklist(state, inputs):
+        return enter(state, inputs, "Starting", reasons.AWAITING_CHECKLIST, pending(state, inputs))
     return _go_on(state, inputs, reasons.STEPPING, f"the pods of {state.canary} are ready") or state
 
 
@@ -28,8 +31,8 @@ def resume(state: RolloutState, inputs: Inputs, message: str) -> RolloutState:
 
 
 def _go_on(state: RolloutState, inputs: Inputs, reason: str, message: str) -> RolloutState | None:
-    """The step over again, at the weight that it had; None while it lacks pods."""
-    if not has_pods(state, inputs):
+    """The step over again, at the weight that it had; None while it lacks pods, or has yet to pass its checklist."""
+    if not (has_pods(state, inputs) and is_admitted(state, inputs)):
         return None
     ready = to_step(state, inputs, state.step, reason, message)
     again = replace(ready, weight=state.weight or reached(state, inputs), mirror=mirrored(state, inputs))
