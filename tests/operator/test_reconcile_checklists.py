@@ -122,6 +122,18 @@ class TestFirstRevision:
         first.passes()
         assert first.condition("Ready")["status"] == "True"
 
+    def test_nor_does_one_that_takes_its_place(self, first: Checked) -> None:
+        """A change before anything serves opens the Service to nobody, not for a moment either."""
+        before = first.jobs()
+        first.world.edit(template={"image": "agent:2"})
+        for _ in range(6):
+            first.world.step()
+            assert first.selected() == "none"
+            for name in first.jobs():
+                first.job(name)["status"] = {"active": 1}
+        assert len(first.jobs()) == 1
+        assert first.jobs() != before
+
     def test_what_an_operator_without_revisions_made_goes_on(self, world: Any) -> None:
         """Pods of before serve until the first revision has passed: nothing that runs is cut off."""
         one = Checked(world)
@@ -253,6 +265,7 @@ class TestNotKnown:
 
     def test_what_is_no_report_is_not_repeated(self, second: Checked) -> None:
         """A command that broke leaves lines of its log, which may hold anything: the message says where to look."""
-        second.says(1, "Traceback: customer 4711 has card 1234").ends("Failed", "PodFailurePolicy").settle()
+        line = {"event": "refused", "reason": "CardDeclined", "message": "customer 4711"}
+        second.says(1, line).ends("Failed", "PodFailurePolicy").settle()
         assert "4711" not in json.dumps(second.world.status())
         assert f"kubectl logs job/{second.jobs()[0]}" in second.rollout["message"]

@@ -53,13 +53,15 @@ class Histories(RuleBasedStateMachine):
         sticky=st.sampled_from([None, 5, 90]),
         replicas=st.sampled_from([1, 3, 10]),
         began=st.sampled_from(["nothing", "serving", "rolling out", "rolling out", "rolling out"]),
+        checklist=st.sampled_from(["Passed", "Running"]),
     )
-    def begin(self, spec: object, provider: str, sticky: int | None, replicas: int, began: str) -> None:
+    def begin(self, spec: object, provider: str, sticky: int | None, replicas: int, began: str, checklist: str) -> None:
         self.world = World(spec=spec, provider=provider, sticky_seconds=sticky, replicas=replicas)
         self.refused: str | None = None
         """The revision that was rolled back, as long as nobody asked for another, or for it again."""
         if began != "nothing":
             self.world.serve()
+        self.world.checklist = checklist
         if began == "rolling out":
             self.world.change("r2")
 

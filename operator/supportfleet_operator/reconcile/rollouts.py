@@ -28,7 +28,6 @@ from supportfleet_operator.rollout import (
     action_of,
     analyse,
     decide,
-    is_unchecked,
     stand,
 )
 
@@ -185,7 +184,7 @@ def routing(observed: Observed, desired: Desired, decision: Decision) -> Routing
     """
     stable = decision.state.stable
     if stable is None:
-        checked = desired.agent.spec.rollout.checklist is None or not is_unchecked(decision.state)
+        checked = desired.agent.spec.rollout.checklist is None or decision.state.checked is not None
         return Routing() if checked or UNREVISED in observed.deployments else Routing(service=NOBODY)
     carrying = [name for name, weight in decision.weights.items() if weight > 0]
     if desired.agent.spec.traffic.provider in ROUTED:
