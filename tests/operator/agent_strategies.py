@@ -136,7 +136,11 @@ ANALYSES = some(
     onNoData=st.just("Fail"),
 )
 ROLLOUTS = st.one_of(
-    some(paused=st.booleans(), revisionHistoryLimit=st.integers(1, 32)),
+    some(
+        paused=st.booleans(),
+        revisionHistoryLimit=st.integers(1, 32),
+        checklist=some(skip=st.sampled_from([[], ["models"]]), configMapName=OBJECTS),
+    ),
     some(
         {"strategy": st.just("BlueGreen")},
         steps=st.lists(st.sampled_from([{"pause": {}}, {"setMirror": 0}, {"setMirror": 100}]), max_size=3),
