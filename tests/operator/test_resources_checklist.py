@@ -160,7 +160,7 @@ def test_the_longest_name_fits_a_label() -> None:
 
 def test_it_may_reach_the_pods_where_egress_is_limited() -> None:
     """A network policy that allows but little allows this as well, and only with a checklist."""
-    limited = {"networkPolicy": {"allowEgress": []}}
+    limited: dict[str, Any] = {"networkPolicy": {"allowEgress": []}}
     to = {"podSelector": {"matchLabels": {"app.kubernetes.io/component": "agent", "supportfleet.dev/agent": "desk"}}}
     policy = network_policy(agent(**limited))
     assert policy is not None

@@ -16,7 +16,7 @@ WORLD = runpy.run_path(str(Path(__file__).parent / "rollout_world.py"))
 World, canary, rollout, ERRORS = (WORLD[name] for name in ("World", "canary", "rollout", "ERRORS"))
 
 BETA = [{"headers": {"user-agent": {"regex": ".*beta-tester.*"}}}]
-PAUSE = [{"pause": {}}]
+PAUSE: list[dict[str, Any]] = [{"pause": {}}]
 STRATEGIES = {
     "Canary": canary(10, "60", 50, match=BETA, checklist={}),
     "mirror": canary([100], "60", 20, match=BETA, checklist={}),
