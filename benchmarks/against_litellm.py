@@ -34,7 +34,8 @@ from loading.servers import HERE, Cores, Running, Server, free_port, messages_ap
 PARTS = ("compare", "accept", "hold")
 RUNTIME, LITELLM, ECHO = "runtime", "LiteLLM", "aiohttp echo"
 OPEN_SHARE = 0.6
-WARM_UP_SECONDS = 3.0
+WARM_UP = 150
+WARM_UP_SECONDS = 60.0
 FROM_THE_MODEL = b'"source":"model"'
 GOALS = {"litellm": 3.0, "p99": 60.0, "sqlite": 500.0, "redis": 1000.0, "gateway": 120.0, "worker": 180.0}
 
@@ -90,6 +91,11 @@ async def contenders(delay: float, folder: Path, *, with_litellm: bool) -> Async
         yield [Contender(name, run, target) for run, (name, _, target) in zip(started, servers, strict=True)]
 
 
+async def warm_up(target: Target) -> Load:
+    """A server's first requests, which make it load what it needs."""
+    return await load(target, 8, itertools.islice(always(WARM_UP_SECONDS), WARM_UP), WARM_UP_SECONDS)
+
+
 async def measure(contender: Contender, connections: int, seconds: float, seed: int) -> Figures:
     """One server's turn: full load, then open load at a share of what it did."""
     before = contender.running.cpu_seconds
@@ -106,7 +112,7 @@ async def compare(options: argparse.Namespace, findings: Findings) -> None:
         with scratch() as folder:
             async with contenders(delay, folder, with_litellm=not options.without_litellm) as all_of_them:
                 for one in all_of_them:
-                    await load(one.target, 8, always(WARM_UP_SECONDS), WARM_UP_SECONDS)
+                    await warm_up(one.target)
                 for number, level, one in itertools.product(range(options.rounds), options.concurrency, all_of_them):
                     found = await measure(one, level, options.seconds, seed=number)
                     findings.rounds.setdefault((delay, level, one.name), []).append(found)
@@ -168,7 +174,7 @@ async def accept(broker: Server | None, options: argparse.Namespace, findings: F
             if broker:
                 await stack.enter_async_context(running(broker, cores.rest))
             run = await stack.enter_async_context(running(gateway, cores.measured))
-            taken = await load(target, 8, always(WARM_UP_SECONDS), WARM_UP_SECONDS)
+            taken = await warm_up(target)
             for _ in range(options.rounds):
                 before = run.cpu_seconds
                 loads.append(await load(target, 64, always(options.seconds), options.seconds))

@@ -32,12 +32,7 @@ class Target:
 
     def request(self) -> bytes:
         """The next request, as it goes over the wire."""
-        body = self.body()
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        return posted(self.port, self.path, self.body())
 
     def is_right(self, status: int, body: bytes) -> bool:
         """Whether an answer is what was asked for."""
@@ -61,6 +56,15 @@ class Load:
     def per_second(self) -> float:
         """Right answers a second."""
         return len(self.times) / self.took if self.took else 0.0
+
+
+def posted(port: int, path: str, body: bytes) -> bytes:
+    """A request, as it goes over the wire."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def questions(seed: int = 1) -> Callable[[], bytes]:

@@ -22,6 +22,8 @@ from loading.client import questions
 from loading.servers import API_KEY, Server, free_port
 
 PINS = Path(__file__).parent / "litellm.txt"
+INSTALL = ("uv", "pip", "install", "--quiet", "--compile-bytecode")
+"""Compiled, for it tries to import a module that isn't there with each request, and would compile it each time."""
 INSTALL_SECONDS = 900
 PATH = "/anthropic/v1/messages"
 """Where it passes requests through as they are."""
@@ -36,14 +38,14 @@ def cache() -> Path:
 
 def program() -> Path:
     """The ``litellm`` of the pins, installed where it is not in the cache."""
-    key = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    key = hashlib.sha256(PINS.read_bytes() + repr((INSTALL, sys.version)).encode()).hexdigest()[:16]
     folder = cache() / "benchmarks" / f"litellm-{key}"
     installed = folder / ".installed"
     if not installed.is_file():
         print(f"installing LiteLLM into {folder} (once)", flush=True)
         venv.create(folder, clear=True)
-        uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
-        subprocess.run([*uv, "--requirement", str(PINS)], check=True, timeout=INSTALL_SECONDS)
+        where = ("--python", str(folder / "bin" / "python"), "--requirement", str(PINS))
+        subprocess.run([sys.executable, "-m", *INSTALL, *where], check=True, timeout=INSTALL_SECONDS)
         installed.touch()
     return folder / "bin" / "litellm"
 
@@ -54,7 +56,7 @@ def litellm(model: Server, folder: Path) -> Server:
     configuration.write_text(json.dumps({"model_list": [], "litellm_settings": {"telemetry": False}}))
     port = free_port()
     options = {"config": configuration, "host": "127.0.0.1", "port": port, "num_workers": 1, "keepalive_timeout": 75}
-    command = (program(), *(part for name, value in options.items() for part in (f"--{name}", str(value))))
+    command = [str(program()), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
     environ = {
         "ANTHROPIC_API_KEY": API_KEY,
         "ANTHROPIC_API_BASE": f"http://127.0.0.1:{model.port}",

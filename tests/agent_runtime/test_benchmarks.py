@@ -16,7 +16,7 @@ SECONDS = 240
 
 def run(script: str, *arguments: str) -> str:
     """What a benchmark prints, once it ended well."""
-    command = [sys.executable, BENCHMARKS / script, *arguments]
+    command = [sys.executable, str(BENCHMARKS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
