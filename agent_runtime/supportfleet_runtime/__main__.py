@@ -60,6 +60,10 @@ OTHERS: Final = MappingProxyType(
             "supportfleet_runtime.escalations_command",
             "list the calls for a person, take one, or end it",
         ),
+        "effects": (
+            "supportfleet_runtime.effects_command",
+            "list what tools may have done or not, or say whether it was done",
+        ),
         "checklist": ("supportfleet_runtime.checklist.command", "make the checks that precede a deployment"),
         "verify-model": ("supportfleet_runtime.models.verify_command", "check a model's folder against its manifest"),
     }

@@ -17,7 +17,7 @@ from supportfleet_runtime.clock import utc_now
 from supportfleet_runtime.conversations.escalations import Escalation, Escalations
 from supportfleet_runtime.database_location import database_url
 from supportfleet_runtime.errors import ConflictError, NotFoundError, StorageUnavailableError
-from supportfleet_runtime.listings import add_limit, print_json, print_table
+from supportfleet_runtime.listings import add_limit, person, print_json, print_table
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.schema import CLAIMED, OPEN, RESOLVED
 
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in (("claim", "take one: it is nobody else's then"), ("resolve", "end one that was claimed")):
         action = actions.add_parser(name, help=summary)
         action.add_argument("escalation_id", metavar="ESCALATION_ID")
-        action.add_argument("--person", required=True, type=_person, help="who does it")
+        action.add_argument("--person", required=True, type=person, help="who does it")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,10 +80,3 @@ def _show(found: Sequence[Escalation], output: str) -> int:
         )
     print_table(table)
     return OK
-
-
-def _person(given: str) -> str:
-    name = given.strip()
-    if not 1 <= len(name) <= 200 or not name.isprintable():  # noqa: PLR2004 - the column's
-        raise argparse.ArgumentTypeError("it is not 1 to 200 printable characters")
-    return name

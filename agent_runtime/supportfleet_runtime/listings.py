@@ -1,4 +1,4 @@
-"""Lists that commands print: a table for people, JSON for programs."""
+"""What commands share: lists, as a table for people and JSON for programs, and options."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ import orjson
 
 LIMIT: Final = 100
 MOST: Final = 10_000
+MOST_CHARACTERS: Final = 200
+"""Of a person's name, as the columns have it."""
 
 
 def add_limit(parser: argparse.ArgumentParser) -> None:
     """The option ``--limit``."""
     parser.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+
+
+def person(given: str) -> str:
+    """The type of an option that names who acts."""
+    name = given.strip()
+    if not 1 <= len(name) <= MOST_CHARACTERS or not name.isprintable():
+        raise argparse.ArgumentTypeError(f"it is not 1 to {MOST_CHARACTERS} printable characters")
+    return name
 
 
 def print_json(found: Sequence[Any]) -> None:
