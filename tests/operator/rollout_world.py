@@ -171,21 +171,18 @@ class World:
         self.known = {name: number for name, number in self.known.items() if name in decision.keep}
         return decision
 
-    def pods_follow(self) -> None:
-        """All pods that are wanted get ready."""
+    def pods_follow(self) -> bool:
+        """All pods that are wanted get ready; returns whether that changed any."""
+        before = self.ready
         self.ready = {name: scale.min_replicas for name, scale in self.scale.items()}
+        return self.ready != before
 
     def settle(self, *, pods: bool = True, rounds: int = 40) -> RolloutState:
         """Reconcile without letting time pass, until nothing moves."""
         for _ in range(rounds):
-            if self.reconcile().requeue_after != 0 and not (pods and self._pods_moved()):
+            if self.reconcile().requeue_after != 0 and not (pods and self.pods_follow()):
                 return self.state
         raise AssertionError(f"never came to rest: {self.state}")
-
-    def _pods_moved(self) -> bool:
-        before = dict(self.ready)
-        self.pods_follow()
-        return before != self.ready
 
     def wait(self, seconds: float) -> RolloutState:
         """Let time pass, and settle."""

@@ -34,6 +34,11 @@ SPECS = (
     rollout(strategy="ABTest", match=BETA, steps=[{"analysis": {}}], analysis={**ERRORS, "onNoData": "Fail"}),
     canary([20], ..., 10, [0], "30", 50, match=BETA, analysis=ERRORS),
     canary([100], "60", 20, None, scaleDownDelaySeconds=0),
+    canary(10, "60", 50, match=BETA, checklist={}),
+    rollout(checklist={}),
+    rollout(
+        strategy="BlueGreen", match=BETA, steps=[{"pause": {"durationSeconds": 30}}], analysis=ERRORS, checklist={}
+    ),
 )
 PROVIDERS = ("None", "Istio", "GatewayAPI")
 AT_REST = {"Idle", "RolledBack", "Paused"}
@@ -48,13 +53,15 @@ class Histories(RuleBasedStateMachine):
         sticky=st.sampled_from([None, 5, 90]),
         replicas=st.sampled_from([1, 3, 10]),
         began=st.sampled_from(["nothing", "serving", "rolling out", "rolling out", "rolling out"]),
+        checklist=st.sampled_from(["Passed", "Running"]),
     )
-    def begin(self, spec: object, provider: str, sticky: int | None, replicas: int, began: str) -> None:
+    def begin(self, spec: object, provider: str, sticky: int | None, replicas: int, began: str, checklist: str) -> None:
         self.world = World(spec=spec, provider=provider, sticky_seconds=sticky, replicas=replicas)
         self.refused: str | None = None
         """The revision that was rolled back, as long as nobody asked for another, or for it again."""
         if began != "nothing":
             self.world.serve()
+        self.world.checklist = checklist
         if began == "rolling out":
             self.world.change("r2")
 
@@ -74,6 +81,7 @@ class Histories(RuleBasedStateMachine):
                 self.refused = None
             if crash != "before writing":
                 self.check_move(before, decision, inputs)
+                self.check_admission(before, decision, inputs)
                 self.check_effects(decision)
             if pods:
                 self.world.pods_follow()
@@ -101,6 +109,22 @@ class Histories(RuleBasedStateMachine):
         if after.stable != before.stable and before.stable and self.world.replicas and not self.world.suspended:
             assert before.phase == "Promoting", "promoted out of turn"
             assert before.weight == 100
+
+    def check_admission(self, before: RolloutState, decision: Decision, inputs: Inputs) -> None:
+        """Nobody's first request goes to a revision that has yet to pass its checklist, by whatever way."""
+        after, said = decision.state, inputs.checklist
+        passed = before.canary == before.checked or (said is not None and said.verdict == "Passed")
+        undo = before.undone is not None and before.undone == before.stable
+        began = before.step or before.weight or before.mirror
+        if after.reason == reasons.CHECKLIST_FAILED != before.reason:
+            assert said is not None
+            assert said.verdict == "Failed"
+        if inputs.rollout.checklist is None or before.canary is None or passed or undo or began:
+            return
+        if not inputs.replicas_needed:
+            return
+        taken = {*decision.weights, *decision.sticky, decision.matched, *(decision.mirror or ())[:1]}
+        assert before.canary not in taken - {before.stable}, "traffic for a revision that was not checked"
 
     def check_traffic(self, before: RolloutState, after: RolloutState) -> None:
         """Whoever gets more has pods that answer, or those that lose it have none."""
@@ -211,6 +235,10 @@ class Histories(RuleBasedStateMachine):
         self.world.target, self.world.spec = revision, spec
         self.reconcile(times=6, crash="", pods=True)
 
+    @rule(verdict=st.sampled_from(["Running", "Passed", "Failed"]))
+    def the_checklist_says(self, verdict: str) -> None:
+        self.world.checklist = verdict
+
     @rule()
     def the_canary_loses_its_pods(self) -> None:
         self.world.ready[self.world.state.canary or ""] = 0
@@ -252,9 +280,12 @@ class Histories(RuleBasedStateMachine):
     def it_goes_quiet(self) -> None:
         """With nothing more from outside every history ends: promoted, rolled back, or paused with a reason."""
         world = self.world
+        if world.state.stable is None:  # a first revision waits for as long as it is not checked
+            world.checklist = "Passed"
         for _ in range(300):
             decision = world.reconcile()
-            world.pods_follow()
+            if world.pods_follow():
+                continue
             self.refused = self.refused if world.target == self.refused else None
             assert decision.state.canary is None or decision.state.canary != self.refused
             if decision.state.phase == "Aborting" and decision.state.failed == world.target:

@@ -48,7 +48,7 @@ def sticky(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
 def _serves(state: RolloutState, inputs: Inputs) -> bool:
     """Whether the canary may be sent requests, beside those of its weight."""
     begun = state.weight > 0 or state.mirror > 0 or (state.phase in SERVING and is_admitted(state, inputs))
-    return state.stable is not None and begun and inputs.view(state.canary).ready > 0
+    return state.stable is not None and not inputs.suspended and begun and inputs.view(state.canary).ready > 0
 
 
 def keep(state: RolloutState, inputs: Inputs) -> tuple[str, ...]:
