@@ -239,6 +239,9 @@ async def test_workers_are_killed(fleet: Fleet, environ: dict[str, str]) -> None
     """
     for _ in range(3):
         fleet.start_worker(environ)
+    first = await fleet.say("is anybody there?")
+    assert first
+    await fleet.settled(first.task)  # the workers have started
     await fleet.say("poison")
     enough = asyncio.Event()
     loading = asyncio.create_task(fleet.load(enough.is_set, refunds=True))
