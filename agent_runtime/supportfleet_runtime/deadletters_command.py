@@ -7,28 +7,23 @@ What customers wrote is not shown: ``GET /v1/conversations/{id}`` does that, for
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
 from collections.abc import Sequence
 
-from supportfleet_runtime import config
 from supportfleet_runtime.clock import utc_now
-from supportfleet_runtime.database_location import database_url
-from supportfleet_runtime.errors import StorageUnavailableError
-from supportfleet_runtime.listings import MOST, add_limit, print_json, print_table
+from supportfleet_runtime.database_command import OK, REFUSED, run_on_database
+from supportfleet_runtime.listings import MOST, add_options, print_found
 from supportfleet_runtime.queue.deadletters import DeadLetter, DeadLetters
 from supportfleet_runtime.storage.database import Database
 
-OK, UNKNOWN, UNREACHABLE = 0, 1, 3
+HEADING = ("TASK", "CONVERSATION", "TURN", "TRIES", "ERROR", "DIED")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add its own arguments."""
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = commands.add_parser("list", help="show the latest, the newest first")
-    add_limit(listing)
-    listing.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    add_options(listing)
     replaying = commands.add_parser(
         "replay", help="have them worked again; the new reply takes the generic one's place"
     )
@@ -39,22 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it; the exit code."""
-    settings = config.load(os.environ).settings
 
-    async def work() -> int:
-        database = Database(database_url(settings), pool=2, timeout=settings.db_timeout)
-        letters = DeadLetters(database, settings.scope, now=utc_now)
-        try:
-            if arguments.action == "list":
-                return _show(await letters.latest(arguments.limit), arguments.output)
-            return await _replay(letters, None if arguments.all else arguments.task_ids)
-        except StorageUnavailableError as error:
-            sys.stderr.write(f"{error}\n")
-            return UNREACHABLE
-        finally:
-            await database.close()
+    async def work(database: Database, scope: str) -> int:
+        letters = DeadLetters(database, scope, now=utc_now)
+        if arguments.action == "list":
+            print_found(await letters.latest(arguments.limit), arguments.output, HEADING, _row)
+            return OK
+        return await _replay(letters, None if arguments.all else arguments.task_ids)
 
-    return asyncio.run(work())
+    return run_on_database(work)
 
 
 async def _replay(letters: DeadLetters, named: Sequence[str] | None) -> int:
@@ -62,16 +50,9 @@ async def _replay(letters: DeadLetters, named: Sequence[str] | None) -> int:
     replayed = await letters.replay(ids)
     for id_ in ids:
         sys.stdout.write(f"{id_} {'replayed' if id_ in replayed else 'is no dead letter of this agent'}\n")
-    return OK if len(replayed) == len(set(ids)) else UNKNOWN
+    return OK if len(replayed) == len(set(ids)) else REFUSED
 
 
-def _show(letters: Sequence[DeadLetter], output: str) -> int:
-    if output == "json":
-        print_json(letters)
-        return OK
-    rows = [("TASK", "CONVERSATION", "TURN", "TRIES", "ERROR", "DIED")]
-    for one in letters:
-        died = one.died_at.isoformat(timespec="seconds") if one.died_at else "-"
-        rows.append((one.task_id, one.conversation_id, str(one.turn), str(one.tries), one.error or "-", died))
-    print_table(rows)
-    return OK
+def _row(one: DeadLetter) -> tuple[str, ...]:
+    died = one.died_at.isoformat(timespec="seconds") if one.died_at else "-"
+    return (one.task_id, one.conversation_id, str(one.turn), str(one.tries), one.error or "-", died)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import orjson
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 LIMIT: Final = 100
 MOST: Final = 10_000
@@ -16,9 +21,10 @@ MOST_CHARACTERS: Final = 200
 """Of a person's name, as the columns have it."""
 
 
-def add_limit(parser: argparse.ArgumentParser) -> None:
-    """The option ``--limit``."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a list: how long, and for whom."""
     parser.add_argument("--limit", type=_number, default=LIMIT, help=f"how many at most (default {LIMIT})")
+    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
 
 
 def person(given: str) -> str:
@@ -29,14 +35,16 @@ def person(given: str) -> str:
     return name
 
 
-def print_json(found: Sequence[Any]) -> None:
-    """A list of dataclasses."""
-    rows = orjson.dumps([asdict(one) for one in found], option=orjson.OPT_INDENT_2)
-    sys.stdout.write(f"{rows.decode()}\n")
+def print_found(found: Sequence[T], output: str, heading: Sequence[str], row: Callable[[T], Sequence[str]]) -> None:
+    """Dataclasses as JSON, or as a table: a ``row`` for each below the heading."""
+    if output == "json":
+        rows = orjson.dumps([asdict(one) for one in found], option=orjson.OPT_INDENT_2)
+        sys.stdout.write(f"{rows.decode()}\n")
+    else:
+        _print_table([heading, *map(row, found)])
 
 
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows in columns; the first one is the heading."""
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         sys.stdout.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
