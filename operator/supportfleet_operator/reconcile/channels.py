@@ -20,7 +20,7 @@ from supportfleet_operator.api.model import VERSION
 from supportfleet_operator.cluster.resources import JOBS, Manifest, ObjectRef, ref_of
 from supportfleet_operator.reconcile.desired import Desired, resolution, stamp, stamped
 from supportfleet_operator.reconcile.observe import Observed, is_leaving
-from supportfleet_operator.reconcile.policies import pods
+from supportfleet_operator.reconcile.policies import jobs
 from supportfleet_operator.reconcile.policies.base import condition, parse_time
 from supportfleet_operator.reconcile.policies.model_reasons import explain
 from supportfleet_operator.reconcile.policies.model_sync import RESOLVING, Gate
@@ -159,12 +159,7 @@ def _look(observed: Observed, job: Manifest, channel: str, now: dt.datetime) -> 
 
 def _report(observed: Observed, job: Manifest) -> Mapping[str, Any] | None:
     """The last word of the Job's pod; None while there is none."""
-    for pod in observed.pods_of(job):
-        for container in pods.containers(pod):
-            ended = (container.get("state") or {}).get("terminated")
-            if ended and (report := pods.report_of(str(ended.get("message") or ""))):
-                return report
-    return None
+    return next((end.report for end in jobs.ends(observed, job) if end.report), None)
 
 
 def _pointer(report: Mapping[str, Any], channel: str, at: dt.datetime) -> Pointer | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.desired import Desired, stamped
 from supportfleet_operator.reconcile.observe import Observed, is_leaving, revision_of
-from supportfleet_operator.reconcile.policies import model_sync, pods
+from supportfleet_operator.reconcile.policies import jobs
 from supportfleet_operator.reconcile.policies.base import condition
 from supportfleet_operator.resources import COMPONENT, checklist_job
 from supportfleet_operator.resources.checklist import FAILED
@@ -50,7 +50,7 @@ def result(observed: Observed, desired: Desired, state: RolloutState) -> Checkli
     job = observed.child(wanted)
     if job is None:
         return ChecklistResult(state.canary, "Running", "it is about to begin")
-    if model_sync.is_true(job, "Complete"):
+    if jobs.is_true(job, "Complete"):
         return ChecklistResult(state.canary, "Passed")
     said = _last_word(observed, job)
     if _is_verdict(observed, job):
@@ -77,14 +77,14 @@ def obsolete(observed: Observed, desired: Desired, state: RolloutState) -> Itera
         if not is_checklist(job) or is_leaving(job):
             continue
         if wanted is not None and job["metadata"]["name"] == wanted["metadata"]["name"]:
-            if model_sync.is_true(job, "Failed") and not _is_verdict(observed, job):
+            if jobs.is_true(job, "Failed") and not _is_verdict(observed, job):
                 yield job, "to try again"
         elif wanted is not None or not _is_kept(job, state):
             yield job, "superseded"
 
 
 def _is_kept(job: Manifest, state: RolloutState) -> bool:
-    return model_sync.is_finished(job) and revision_of(job) in {state.checked, state.failed} - {None}
+    return jobs.is_finished(job) and revision_of(job) in {state.checked, state.failed} - {None}
 
 
 def _is_verdict(observed: Observed, job: Manifest) -> bool:
@@ -92,26 +92,15 @@ def _is_verdict(observed: Observed, job: Manifest) -> bool:
     ended = condition(job, "Failed")
     if ended is None or ended["status"] != "True" or ended.get("reason") != BY_POLICY:
         return False
-    return not observed.pods_of(job) or any(code == FAILED for _, code, _ in _ends(observed, job))
+    return not observed.pods_of(job) or any(end.code == FAILED for end in jobs.ends(observed, job))
 
 
 def _last_word(observed: Observed, job: Manifest) -> str:
     """What the latest pod to end left behind."""
-    latest = max(_ends(observed, job), default=None)
+    latest = max(jobs.ends(observed, job), key=lambda end: end[:2], default=None)
     if latest is None:
         return ""
-    _, code, report = latest
-    if report.get("reason") in REASONS:
-        said = str(report.get("message") or "").strip()
+    if latest.report.get("reason") in REASONS:
+        said = str(latest.report.get("message") or "").strip()
         return said if len(said) <= LONGEST else f"{said[:LONGEST]}…"
-    return f"its pod ended with exit code {code}: see `kubectl logs job/{job['metadata']['name']}`"
-
-
-def _ends(observed: Observed, job: Manifest) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-    """When the Job's pods ended, with which exit code, and their last word."""
-    for pod in observed.pods_of(job):
-        for container in pods.containers(pod):
-            ended = (container.get("state") or {}).get("terminated")
-            if ended:
-                report = pods.report_of(str(ended.get("message") or ""))
-                yield str(ended.get("finishedAt") or ""), int(ended.get("exitCode", 0)), report
+    return f"its pod ended with exit code {latest.code}: see `kubectl logs job/{job['metadata']['name']}`"

@@ -34,7 +34,7 @@ from supportfleet_operator.reconcile.channels import Following
 from supportfleet_operator.reconcile.desired import Desired, Rendered, stamp, stamped
 from supportfleet_operator.reconcile.drift import Difference, differences
 from supportfleet_operator.reconcile.observe import Observed, is_leaving, revision_of
-from supportfleet_operator.reconcile.policies import child_problem, model_sync, traffic
+from supportfleet_operator.reconcile.policies import child_problem, jobs, traffic
 from supportfleet_operator.reconcile.policies.model_sync import Gate
 from supportfleet_operator.resources import Routing, shared_children
 from supportfleet_operator.resources.model_pvc import model_claim
@@ -295,7 +295,7 @@ def _superseded(scene: Scene, gate: Gate) -> Iterator[Removal]:
             continue
         if ref.name in failed:
             yield Removal(ref, job["metadata"]["uid"], f"to try again after {failed[ref.name]}")
-        elif model_sync.is_finished(job):
+        elif jobs.is_finished(job):
             if gate.is_open and ref.name not in scene.rendered.model_jobs:
                 yield Removal(ref, job["metadata"]["uid"], "superseded")
         elif ref.name not in needed:

@@ -17,7 +17,7 @@ from supportfleet_operator.api import MODEL_SYNCED
 from supportfleet_operator.api.model import Model
 from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.observe import Observed
-from supportfleet_operator.reconcile.policies import pods
+from supportfleet_operator.reconcile.policies import jobs, pods
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition, parse_time
 from supportfleet_operator.reconcile.policies.model_reasons import CONTENT, UNKNOWN, explain
 
@@ -69,7 +69,7 @@ def gate(observed: Observed, wanted: Manifest | None, model: Model | None, now: 
     job = observed.child(wanted)
     if job is None:
         return Gate("Running", DOWNLOADING, f"the sync of version {model.version!r} is about to start")
-    if is_true(job, "Complete"):
+    if jobs.is_true(job, "Complete"):
         return Gate("Synced", SYNCED, f"version {model.version!r} is {model.digest}")
     failure = _failure(observed, job)
     ended = condition(job, "Failed")
@@ -109,17 +109,6 @@ def _running(observed: Observed, job: Manifest, version: str, now: dt.datetime) 
         return Gate("Running", DOWNLOADING, message, retry_in=NO_POD_PATIENCE - waited)
     name = job["metadata"]["name"]
     return Gate("Running", NO_POD, f"the cluster makes no pod for it: see `kubectl describe job {name}`", stuck=True)
-
-
-def is_finished(job: Mapping[str, Any]) -> bool:
-    """Whether a Job has succeeded or failed."""
-    return is_true(job, "Complete") or is_true(job, "Failed")
-
-
-def is_true(job: Mapping[str, Any], kind: str) -> bool:
-    """Whether a condition of a Job holds."""
-    found = condition(job, kind)
-    return found is not None and found["status"] == "True"
 
 
 def _is_serving(observed: Observed) -> bool:
