@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from supportfleet.errors import KubernetesError
 from supportfleet.local.embedded.api import Api
@@ -81,3 +82,69 @@ async def test_nobody_there_is_an_error_with_a_remedy() -> None:
         with pytest.raises(KubernetesError, match="does not answer") as caught:
             await api.get("/version")
     assert "local status" in caught.value.remedy
+
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+    "spec": {"clusterIP": "10.108.0.10"},
+}
+
+
+class Allocator:
+    """An API server that refuses an address as long as somebody holds it, as a real one does."""
+
+    def __init__(self, holder: str, refusals: int) -> None:
+        self.holder = holder
+        self.refusals = refusals
+        self.tries = 0
+
+    async def apply(self, request: web.Request) -> web.Response:
+        self.tries += 1
+        if self.tries > self.refusals:
+            return web.json_response(await request.json())
+        why = (
+            'Service "kube-dns" is invalid: spec.clusterIPs: Invalid value: ["10.108.0.10"]: failed to allocate IP '
+            "10.108.0.10: provided IP is already allocated"
+        )
+        return web.json_response({"kind": "Status", "message": why}, status=422)
+
+    async def address(self, request: web.Request) -> web.Response:
+        assert request.match_info["ip"] == "10.108.0.10"
+        if not self.holder:
+            return web.json_response({"kind": "Status", "message": "not found"}, status=404)
+        parent = {"resource": "services", "namespace": "kube-system", "name": self.holder}
+        return web.json_response({"kind": "IPAddress", "spec": {"parentRef": parent}})
+
+    async def serve_to(self, use: Callable[[Api], Awaitable[None]]) -> None:
+        app = web.Application()
+        app.router.add_patch("/api/v1/namespaces/kube-system/services/kube-dns", self.apply)
+        app.router.add_get("/apis/networking.k8s.io/v1/ipaddresses/{ip}", self.address)
+        async with TestServer(app) as server, aiohttp.ClientSession() as session:
+            await use(Api(session, str(server.make_url("")).rstrip("/")))
+
+
+@pytest.mark.parametrize("holder", ["kube-dns", ""])
+async def test_an_interrupted_request_gives_the_address_back(holder: str) -> None:
+    """An address that an interrupted try to make the same Service holds, or has just let go, is waited for."""
+    allocator = Allocator(holder, refusals=2)
+    await allocator.serve_to(lambda api: api.apply(SERVICE))
+    assert allocator.tries == 3
+
+
+async def test_an_address_that_another_has_is_not_waited_for() -> None:
+    """An address that another Service has is an error at once."""
+    allocator = Allocator("intruder", refusals=1_000)
+    with pytest.raises(KubernetesError, match="already allocated"):
+        await allocator.serve_to(lambda api: api.apply(SERVICE))
+    assert allocator.tries == 1
+
+
+async def test_an_address_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that stays held is an error once the API server had the time to find it out."""
+    monkeypatch.setattr("supportfleet.local.embedded.api.LEAK_SECONDS", 0.6)
+    allocator = Allocator("kube-dns", refusals=1_000)
+    with pytest.raises(KubernetesError, match="already allocated"):
+        await allocator.serve_to(lambda api: api.apply(SERVICE))
+    assert 2 <= allocator.tries <= 5

@@ -1,7 +1,9 @@
 """The few requests that bringing a cluster up makes to its API server."""
 
+import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,11 @@ from supportfleet.local.embedded.certificates import Pair
 
 FIELD_MANAGER = "supportfleet-local"
 REQUEST_SECONDS = 15
+LEAK_SECONDS = 75
+"""The API server frees an address that an interrupted request left behind once it is 60 s old."""
+AGAIN_SECONDS = 0.25
 MISSING = 404
+ALLOCATED = "provided IP is already allocated"
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 
@@ -72,8 +78,30 @@ class Api:
         return await self._send("GET", path)
 
     async def apply(self, manifest: Manifest) -> None:
-        """Have an object as given."""
-        await self._send("PATCH", f"{path_of(manifest)}?fieldManager={FIELD_MANAGER}&force=true", manifest, APPLY)
+        """Have an object as given.
+
+        The API server allocates a Service's address before it stores the Service: a request that was interrupted in
+        between holds the address against the next one, until it is rolled back or found out.
+        """
+        deadline = time.monotonic() + LEAK_SECONDS
+        while True:
+            try:
+                await self._send(
+                    "PATCH", f"{path_of(manifest)}?fieldManager={FIELD_MANAGER}&force=true", manifest, APPLY
+                )
+            except KubernetesError as error:
+                if ALLOCATED not in error.message or time.monotonic() > deadline or await self._is_anothers(manifest):
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+            else:
+                return
+
+    async def _is_anothers(self, service: Manifest) -> bool:
+        """Whether the address of a Service is another's."""
+        found = await self.get(f"/apis/networking.k8s.io/v1/ipaddresses/{service['spec']['clusterIP']}")
+        parent = found["spec"]["parentRef"] if found else {}
+        ours = (service["metadata"]["namespace"], service["metadata"]["name"])
+        return bool(parent) and (parent.get("namespace"), parent.get("name")) != ours
 
     async def merge(self, path: str, change: Manifest) -> None:
         """Change some fields of an object."""
