@@ -16,7 +16,6 @@ from typing import Final
 
 import anthropic
 import structlog
-from anthropic.types import Message
 from anthropic.types.assistant_message_param import AssistantMessageParam
 from anthropic.types.message_param import MessageParam
 from anthropic.types.tool_param import ToolParam
@@ -24,6 +23,7 @@ from anthropic.types.user_message_param import UserMessageParam
 
 from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
+from supportfleet_runtime.agent.providers.messages_api import Answer, create
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
 from supportfleet_runtime.agent.providers.tool_use import asked_again, tool_param, tool_uses
 from supportfleet_runtime.agent.toolbox import ToolSession
@@ -87,6 +87,9 @@ class ClaudeProvider:
             timeout=settings.timeout,
             # aiohttp, which the runtime has loaded anyway, takes half the time for a call that the SDK's default takes.
             http_client=anthropic.DefaultAioHttpClient(),
+            # The call has a span of ours; the SDK's would cost time, and an environment variable would put what
+            # customers write into it.
+            open_telemetry={"traces": False, "propagation": False},
         )
 
     async def complete(self, prompt: Prompt, *, within: float) -> Completion:
@@ -125,7 +128,7 @@ class ClaudeProvider:
 
     async def _reply(
         self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
-    ) -> Message:
+    ) -> Answer:
         """What the service says, after as many tries as it takes and the deadline allows."""
         loop = asyncio.get_running_loop()
         limit = deadline - loop.time()
@@ -146,7 +149,7 @@ class ClaudeProvider:
 
     async def _guarded(
         self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
-    ) -> Message:
+    ) -> Answer:
         """Ask once, if there is leave to, and tell how it went."""
         leave = self._guard.admit()
         try:
@@ -164,14 +167,15 @@ class ClaudeProvider:
         leave.answered()
         return message
 
-    async def _ask(self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam]) -> Message:
+    async def _ask(self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam]) -> Answer:
         try:
-            message = await self._client.messages.create(
+            message = await create(
+                self._client,
                 model=self._settings.model,
                 max_tokens=self._settings.max_tokens,
                 system=system,
                 messages=messages,
-                tools=offered or anthropic.omit,
+                tools=offered,
             )
         except anthropic.APIStatusError as error:
             raise _of_status(error) from error
@@ -179,11 +183,11 @@ class ClaudeProvider:
             raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
         except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
             raise ProviderError("malformed", type(error).__name__) from error
-        if usage := _usage(message):
+        if usage := message.usage:
             self._spent(usage)
             in_hand().note(Field.TOKENS_READ, usage.read)
             in_hand().note(Field.TOKENS_WRITTEN, usage.output_tokens)
-        if not isinstance(message, Message) or not isinstance(message.content, list):
+        if message.content is None:
             raise ProviderError("malformed", "the answer is no message")
         return message
 
@@ -225,36 +229,12 @@ def _seconds(retry_after: str | None) -> float | None:
     return seconds if seconds is not None and 0 <= seconds < float("inf") else None
 
 
-def _completion(message: Message) -> Completion:
-    """The reply's text. The SDK builds its types of whatever came, so nothing in them is taken for granted."""
+def _completion(message: Answer) -> Completion:
+    """The reply's text."""
     if message.stop_reason == "refusal":
         raise ProviderError("refusal", "the model declined to answer")
-    blocks = [block for block in message.content if getattr(block, "type", None) == "text"]
-    texts = [getattr(block, "text", None) for block in blocks]
+    texts = [block.get("text") for block in message.blocks("text")]
     text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
     if not text:
         raise ProviderError("empty", "the answer holds no text")
-    return Completion(text, _model(message))
-
-
-def _model(message: Message) -> str:
-    return message.model if isinstance(message.model, str) and message.model else "unknown"
-
-
-def _usage(message: object) -> Usage | None:
-    """What the service says the call took; nothing where it says nothing."""
-    usage = getattr(message, "usage", None)
-    if not isinstance(message, Message) or usage is None:
-        return None
-    return Usage(
-        _model(message),
-        _tokens(usage, "input_tokens"),
-        _tokens(usage, "output_tokens"),
-        _tokens(usage, "cache_creation_input_tokens"),
-        _tokens(usage, "cache_read_input_tokens"),
-    )
-
-
-def _tokens(usage: object, field: str) -> int:
-    value = getattr(usage, field, 0)
-    return value if isinstance(value, int) and value >= 0 else 0
+    return Completion(text, message.model)
