@@ -351,6 +351,29 @@ class TestRateLimiter:
         assert outcome[0] == verdict
         assert says in outcome[1]
 
+    @pytest.mark.parametrize(
+        ("environ", "verdict", "says"),
+        [
+            ({}, "PASS", "by one pod: with REDIS_URL all of them count together"),
+            ({"REDIS_URL": "redis://redis:6379"}, "FAIL", "80 requests at once of a customer who may make 30 a minute"),
+        ],
+    )
+    async def test_many_pods(self, environ: dict[str, str], verdict: str, says: str) -> None:
+        """Where each pod counts for itself one is asked, whoever else is there; with Redis they must count together."""
+        seen: dict[Any, Counter[str]] = {}
+
+        async def task(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            pod = request.transport.get_extra_info("peername")  # a Service gives each connection to another
+            return await limited(request, seen.setdefault(pod, Counter()))
+
+        app = web.Application()
+        app.router.add_get("/v1/tasks/{id}", task)
+        async with TestServer(app) as server:
+            outcome = await found(rate_limiter.check, subject(str(server.make_url("/")), **environ))
+        assert outcome[0] == verdict
+        assert says in outcome[1]
+
     async def test_without_a_key_nothing_is_known(self, start_agent: Any) -> None:
         """An agent that lets nobody in without a key can't be tried without one."""
         agent = await start_agent(API_KEYS=KEY)

@@ -101,9 +101,24 @@ class Rollout:
             and ready[0].get("observedGeneration") == agent["metadata"]["generation"]
         )
 
-    def reason(self) -> str:
+    def condition(self, kind: str) -> dict[str, Any]:
         conditions = self.agent.get("status", {}).get("conditions", [])
-        return next((str(one["reason"]) for one in conditions if one["type"] == "Ready"), "")
+        found: dict[str, Any] = next((one for one in conditions if one["type"] == kind), {})
+        return found
+
+    def reason(self) -> str:
+        return str(self.condition("Ready").get("reason", ""))
+
+    def checklists(self) -> list[dict[str, Any]]:
+        """The Jobs that make or made the checks."""
+        label = "app.kubernetes.io/component=checklist"
+        return list(self.operator.get("-n", self.namespace, "jobs", "-l", label)["items"])
+
+    def has_passed(self, revision: str) -> bool:
+        """Whether a revision's checks were made and passed; their Job is gone by then, its events are not."""
+        fields = "involvedObject.kind=Job,reason=Completed"
+        found = self.operator.get("-n", self.namespace, "events", "--field-selector", fields)["items"]
+        return any(one["involvedObject"]["name"].startswith(f"{NAME}-{revision}-check-") for one in found)
 
     def ready(self, seconds: float = 180) -> str:
         try:
@@ -173,5 +188,32 @@ def test_a_bad_revision_never_gets_a_customer(
         assert rollout.state["stableRevision"] == first
         rollout.apply(agent)
         assert rollout.ready(60) == first
+    assert answers
+    assert set(answers) == {200}
+
+
+def test_a_checklist_comes_before_the_first_customer(
+    rollout: Rollout,
+    example: Callable[[str], dict[str, Any]],
+    customers: Callable[[], Any],
+    reached: Callable[[str], None],
+) -> None:
+    """Made in a pod, the checks let a sound revision through, and nobody to one that has no model to fall back on."""
+    checks = {"skip": ["authentication"]}  # customers send no key here
+    agent = small(example(EXAMPLE), rollout={**CANARY, "checklist": checks, "progressDeadlineSeconds": 150})
+    rollout.apply(agent)
+    first = rollout.ready()
+    rollout.until(lambda: rollout.has_passed(first), seconds=30, message="its checks were made, in a pod")
+    reached(NAME)
+    with customers() as answers:
+        unsound = copy.deepcopy(agent)
+        unsound["spec"]["template"]["env"] = [{"name": "FALLBACK_ENABLED", "value": "true"}]
+        rollout.apply(unsound)
+        rollout.until(lambda: rollout.reason() == "RolledBack", seconds=180, message="it is rolled back")
+        assert "FALLBACK_MODEL" in rollout.condition("Ready")["message"]
+        assert rollout.state["stableRevision"] == first
+        (job,) = rollout.checklists()
+        assert job["status"]["failed"] == 1
+        assert job["metadata"]["labels"]["supportfleet.dev/revision"] == rollout.state["failedRevision"]
     assert answers
     assert set(answers) == {200}
