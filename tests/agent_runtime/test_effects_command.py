@@ -68,7 +68,8 @@ async def test_a_person_says_whether_it_was_done(shop: Any, capsys: Any, option:
     assert await shop.states() == {"task_1": state}
     again = await shop.refund()
     assert (again.status, again.needs_person) == (state, False)
-    (row,) = await shop.database.read(lambda c: c.execute(select(audit_log)).all())
+    settled, row = await shop.database.read(lambda c: c.execute(select(audit_log)).all())
+    assert (settled.event, settled.facts["state"]) == ("effect_settled", "ambiguous")
     assert (row.event, row.customer_id, row.task_id) == ("effect_resolved", "cust-1001", "task_1")
     assert row.facts == {"key": one["key"], "tool": "refund", "done": option == "--done", "person": "bea"}
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from supportfleet_runtime.agent.breaker import CircuitBreaker, State
 from supportfleet_runtime.agent.settings import AgentSettings
 from supportfleet_runtime.errors import ProviderError, StorageUnavailableError
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.schema import audit_log
 from supportfleet_runtime.storage.tool_tables import refunds
 from supportfleet_runtime.tools.outcome import KeyReusedError, OutcomeUnknownError, ToolsUnavailableError
 
@@ -90,6 +92,21 @@ class TestTheLedger:
         assert await shop.states() == {"task_1": "refused"}
         assert await shop.refund(order_number="A-1004") == first
         assert shop.backend.performed == 1
+
+    async def test_each_effect_is_in_the_audit_log_once(self, shop: Any) -> None:
+        """What came of a call is on record with its amount, once however often it is asked for; never why."""
+        shop.backend.before, shop.backend.asked = [None, None, UNKNOWN], [UNKNOWN]
+        for task, order in (("task_1", "A-1003"), ("task_2", "A-1004"), ("task_3", "A-1003")):
+            for _ in range(2):
+                await shop.refund(task, order_number=order)
+        rows = await shop.database.read(lambda c: c.execute(select(audit_log)).all())
+        assert [(row.event, row.task_id, row.customer_id, row.facts["state"]) for row in rows] == [
+            ("effect_settled", "task_1", "cust-1001", "done"),
+            ("effect_settled", "task_2", "cust-1001", "refused"),
+            ("effect_settled", "task_3", "cust-1001", "ambiguous"),
+        ]
+        assert (rows[0].facts["tool"], rows[0].facts["amount"], rows[0].facts["currency"]) == ("refund", "10.00", "EUR")
+        assert SHOP.REFUND["reason"] not in str([row.facts for row in rows])
 
     async def test_an_answer_that_is_lost_is_looked_up(self, shop: Any) -> None:
         """Committed, then the connection broke: one look tells that it was done."""

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Delete, Update, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
 from supportfleet_runtime.agent.toolbox import Authority, ToolStatus
+from supportfleet_runtime.storage import audit
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.locks import one_at_a_time
 from supportfleet_runtime.storage.tool_tables import AMBIGUOUS, DONE, PENDING, REFUSED, effects
@@ -72,17 +73,25 @@ class Ledger:
         return await self._database.write(work)
 
     async def settle(self, key: str, outcome: Outcome) -> None:
-        """Write down what came of it."""
-        values = {
-            "state": STATES.get(outcome.status, REFUSED),
-            "outcome": outcome.model_dump_json(),
-            "updated_at": self._now(),
-        }
-        await self._change(key, update(effects).values(values))
+        """Write down what came of it, once: what is settled stays as it is."""
+        now, state = self._now(), STATES.get(outcome.status, REFUSED)
+        values = {"state": state, "outcome": outcome.model_dump_json(), "updated_at": now}
+        told = update(effects).where(*_pending(key)).values(values).returning(effects)
+
+        def work(connection: Connection) -> None:
+            found = connection.execute(told).one_or_none()
+            if found is None:
+                return
+            about = (found.customer_id, found.conversation_id, None, found.task_id)
+            facts = {"key": key, "tool": found.tool, "state": state, **_amount(outcome)}
+            audit.record(connection, [audit.Event(audit.EFFECT_SETTLED, now, self._scope, *about, facts)])
+
+        await self._database.write(work)
 
     async def forget(self, key: str) -> None:
         """Strike out what was never asked for."""
-        await self._change(key, delete(effects))
+        gone = delete(effects).where(*_pending(key))
+        await self._database.write(lambda connection: connection.execute(gone).close())
 
     async def of_task(self, task_id: str) -> Sequence[Entry]:
         """What an attempt at this message asked for, oldest first."""
@@ -91,10 +100,15 @@ class Ledger:
         rows = await self._database.read(lambda connection: connection.execute(ordered).all())
         return [_entry(row) for row in rows]
 
-    async def _change(self, key: str, statement: Update | Delete) -> None:
-        """Only a pending effect changes: what is settled stays as it is."""
-        chosen = statement.where(effects.c.key == key, effects.c.state == PENDING)
-        await self._database.write(lambda connection: connection.execute(chosen).close())
+
+def _pending(key: str) -> tuple[ColumnElement[bool], ...]:
+    """An effect of which nobody wrote down yet how it ended."""
+    return effects.c.key == key, effects.c.state == PENDING
+
+
+def _amount(outcome: Outcome) -> dict[str, audit.Fact]:
+    """Of the money, where some was moved or was to be."""
+    return {name: str(outcome.data[name]) for name in ("amount", "currency") if name in outcome.data}
 
 
 def _entry(row: Any) -> Entry:
