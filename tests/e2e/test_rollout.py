@@ -198,7 +198,7 @@ def test_a_checklist_comes_before_the_first_customer(
     customers: Callable[[], Any],
     reached: Callable[[str], None],
 ) -> None:
-    """Made in a pod, the checks let a sound revision through, and nobody to one that has no model to fall back on."""
+    """Made in a pod, the checks let a sound revision through, and no customer to one whose key is a weak one."""
     checks = {"skip": ["authentication"]}  # customers send no key here
     agent = small(example(EXAMPLE), rollout={**CANARY, "checklist": checks, "progressDeadlineSeconds": 150})
     rollout.apply(agent)
@@ -207,10 +207,10 @@ def test_a_checklist_comes_before_the_first_customer(
     reached(NAME)
     with customers() as answers:
         unsound = copy.deepcopy(agent)
-        unsound["spec"]["template"]["env"] = [{"name": "FALLBACK_ENABLED", "value": "true"}]
+        unsound["spec"]["template"]["env"] = [{"name": "API_KEYS", "value": "changeme-changeme-changeme-1"}]
         rollout.apply(unsound)
         rollout.until(lambda: rollout.reason() == "RolledBack", seconds=180, message="it is rolled back")
-        assert "FALLBACK_MODEL" in rollout.condition("Ready")["message"]
+        assert "secrets FAIL: API_KEYS" in rollout.condition("Ready")["message"]
         assert rollout.state["stableRevision"] == first
         (job,) = rollout.checklists()
         assert job["status"]["failed"] == 1
