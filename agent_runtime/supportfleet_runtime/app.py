@@ -84,7 +84,7 @@ def _gateway(parts: Parts, streams: EventStreams, now: Callable[[], datetime]) -
 def _streams(parts: Parts) -> EventStreams:
     settings = parts.settings
     limits = StreamLimits(settings.event_streams, settings.event_streams_per_customer)
-    return EventStreams(parts.updates, parts.watching, limits)
+    return EventStreams(parts.updates, parts.watching, parts.drafts, limits)
 
 
 def _health(parts: Parts, now: Callable[[], datetime]) -> HealthEndpoint:

@@ -15,6 +15,7 @@ from supportfleet_runtime.agent.pricing import Spending
 from supportfleet_runtime.callbacks.caller import Caller
 from supportfleet_runtime.config import Configuration, Settings
 from supportfleet_runtime.conversations.answering import Answering
+from supportfleet_runtime.conversations.drafts import Drafts
 from supportfleet_runtime.conversations.history import Histories
 from supportfleet_runtime.conversations.long_answering import LongAnswering
 from supportfleet_runtime.conversations.memory import Memory
@@ -63,6 +64,7 @@ class Ground:
     views: Views
     updates: Updates
     watching: Watching
+    drafts: Drafts
     memory: Memory
     now: Now
     lease: float
@@ -105,6 +107,7 @@ def assemble(configuration: Configuration, role: Role, now: Now) -> Parts:
         waiters=ground.waiters,
         updates=ground.updates,
         watching=ground.watching,
+        drafts=ground.drafts,
         memory=ground.memory,
         limits=make_limits(settings),
         agent_settings=live,
@@ -136,6 +139,7 @@ def _ground(configuration: Configuration, now: Now) -> Ground:
         now=now,
     )
     views, updates = Views(database, settings.scope), Updates(database, settings.scope)
+    watching = Watching(database, updates.marks)
     return Ground(
         settings=settings,
         live=LiveSettings(configuration.agent),
@@ -147,7 +151,8 @@ def _ground(configuration: Configuration, now: Now) -> Ground:
         waiters=Waiters(views.replies),
         views=views,
         updates=updates,
-        watching=Watching(database, updates.marks),
+        watching=watching,
+        drafts=Drafts(watching.nudge),
         memory=make_memory(settings),
         now=now,
         lease=lease,
@@ -159,7 +164,8 @@ def _workers(ground: Ground, agent: Agent) -> tuple[Worker, Worker, Caller]:
     settings = ground.settings
     long_lane = LongLane(ground.database, settings.queue, scope=settings.scope, lease=ground.lease, now=ground.now)
     long_bell, call_bell = Wakeup(), Wakeup()
-    answering = Answering(agent, ground.turns(ground.queue, long_lane), ground.wakeup, ground.metrics, long_bell)
+    turns = ground.turns(ground.queue, long_lane)
+    answering = Answering(agent, turns, ground.wakeup, ground.metrics, long_bell, drafts=ground.drafts)
     worker = Worker(
         queue=ground.queue,
         handle=answering.handle,
@@ -180,7 +186,14 @@ def _long_worker(ground: Ground, agent: Agent, lane: LongLane, bell: Wakeup, end
     works = {"detailed_history": histories.detailed_history}
     turns = ground.turns(lane, late=True)
     answering = LongAnswering(
-        agent, turns, lane, works=works, ended=ended, metrics=ground.metrics, watching=ground.watching
+        agent,
+        turns,
+        lane,
+        works=works,
+        ended=ended,
+        metrics=ground.metrics,
+        watching=ground.watching,
+        drafts=ground.drafts,
     )
     return Worker(
         queue=lane,

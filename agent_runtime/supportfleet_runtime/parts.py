@@ -13,6 +13,7 @@ from supportfleet_runtime.agent.live_settings import LiveSettings
 from supportfleet_runtime.agent.model import IntentModel
 from supportfleet_runtime.callbacks.caller import Caller
 from supportfleet_runtime.config import Settings
+from supportfleet_runtime.conversations.drafts import Drafts
 from supportfleet_runtime.conversations.memory import Memory
 from supportfleet_runtime.conversations.updates import Updates
 from supportfleet_runtime.conversations.views import Views
@@ -73,6 +74,7 @@ class Parts:
     waiters: Waiters
     updates: Updates
     watching: Watching
+    drafts: Drafts
     memory: Memory
     limits: Limits
     agent_settings: LiveSettings

@@ -37,7 +37,7 @@ class Model:
         self.outcome = outcome
         self.prompts: list[Prompt] = []
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float, draft: Any = None) -> Completion:
         self.prompts.append(prompt)
         if isinstance(self.outcome, ProviderError):
             raise self.outcome

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.ladder import (
     BUDGET_SECONDS,
     CACHE_SECONDS,
@@ -45,8 +46,11 @@ class Model:
     given: list[float] = field(default_factory=list)
     closed: bool = False
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float, draft: Any = None) -> Completion:
         self.given.append(within)
+        if draft:
+            assert draft.text == "", "what another said is void by now"
+            draft.tell(f"From {self.name}")
         self.clock.now += min(self.seconds, within)
         if not self.works or self.seconds > within:
             raise ProviderError("overloaded", "HTTP 529")
@@ -75,6 +79,20 @@ async def test_the_rungs_in_order(clock: Clock) -> None:
     await ladder.close()
     assert first.closed
     assert second.closed
+
+
+async def test_what_a_rung_said_before_it_failed(clock: Clock) -> None:
+    """It is void before the next rung speaks, and where nobody is left; what the one that answers said stays."""
+    told: list[str] = []
+    draft = Draft("task_1", 1, lambda: told.append(draft.text))
+    first, second = Model("first", clock, works=False), Model("second", clock)
+    ladder = Ladder([Rung(0, first), Rung(2, second)], clock=clock)
+    await ladder.ask(QUESTION, "t", draft=draft)
+    assert told == ["From first", "", "From second"]
+    draft.void()
+    second.works = False
+    await ladder.ask(QUESTION, "t", draft=draft)
+    assert told[3:] == ["", "From first", "", "From second", ""]
 
 
 async def test_without_a_cache(clock: Clock) -> None:

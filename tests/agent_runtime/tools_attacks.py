@@ -86,10 +86,10 @@ def _call(dice: random.Random) -> str:
 class ObedientModel:
     """Calls what it is told to call, and says what came of it."""
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float, draft: Any = None) -> Completion:
         return Completion(f"Done! {prompt.utterances[-1].text}", "obedient")
 
-    async def complete_with_tools(self, prompt: Prompt, tools: Any, *, within: float) -> Completion:
+    async def complete_with_tools(self, prompt: Prompt, tools: Any, *, within: float, draft: Any = None) -> Completion:
         told = [prompt.utterances[-1].text]
         for text in told:  # results are appended, and obeyed in their turn
             for tool, arguments in CALL.findall(text.replace('\\"', '"')):

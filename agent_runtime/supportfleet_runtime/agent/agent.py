@@ -78,7 +78,7 @@ class Agent:
 
     async def _by_model(self, meant: Understanding, turn: Turn, settings: AgentSettings) -> Answer:
         tools = await self._tools(turn, settings)
-        found = await self._ladder.ask(build_prompt(turn, settings), turn.task_id, tools)
+        found = await self._ladder.ask(build_prompt(turn, settings), turn.task_id, tools, turn.draft)
         if found is None:
             answer = _generic(settings, meant.intent, meant.confidence)
             return _with_effects(answer, tools, turn, settings) if tools else answer

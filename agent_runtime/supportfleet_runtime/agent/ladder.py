@@ -18,6 +18,8 @@ What tools found out or did for a message is told to every rung below, and never
 
 Each rung has the time that those above it left, and never more than its own limit, so a reply takes no longer than the
 budget, whatever fails and however. The rungs don't repeat anything: a provider owns its retries.
+
+Where somebody listens, a rung's model is heard while it speaks; where the rung fails after all, what it said is void.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import Final, cast
 
 import structlog
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.guard import CIRCUIT_OPEN, MODEL_FAILURES, SERVICE_FAILURES
 from supportfleet_runtime.agent.prompt import with_tools, without_tools
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Provider, ToolUser
@@ -116,7 +119,9 @@ class Ladder:
         self._budget = budget
         self._clock = clock
 
-    async def ask(self, prompt: Prompt, task_id: str, tools: ToolSession | None = None) -> Found | None:
+    async def ask(
+        self, prompt: Prompt, task_id: str, tools: ToolSession | None = None, draft: Draft | None = None
+    ) -> Found | None:
         """The best answer to be had; none where only the generic message is left."""
         deadline = self._clock() + self._budget
         has_tools = tools is not None and bool(tools.specs)
@@ -130,9 +135,11 @@ class Ladder:
                 break
             with span("rung", {Field.LEVEL: rung.level}) as standing:
                 try:
-                    found = await _ask_rung(rung, prompt, tools if has_tools else None, left)
+                    found = await _ask_rung(rung, prompt, tools if has_tools else None, left, draft)
                 except ProviderError as error:
                     failure = error.reason
+                    if draft:
+                        draft.void()
                     standing.fail(error.reason)
                     log.warning("provider_failed", task_id=task_id, level=rung.level, reason=error.reason)
                     continue
@@ -157,16 +164,17 @@ def _is_left_out(rung: Rung, *, has_tools: bool, failure: str) -> bool:
     return rung.level == WITHOUT_TOOLS and (not has_tools or failure in MODEL_IS_DOWN)
 
 
-async def _ask_rung(rung: Rung, prompt: Prompt, tools: ToolSession | None, left: float) -> Found:
-    if tools is None:
-        return Found(await rung.provider.complete(prompt, within=left), rung.level)
-    if not rung.uses_tools:
-        return Found(await rung.provider.complete(without_tools(prompt, tools.results), within=left), rung.level)
+async def _ask_rung(rung: Rung, prompt: Prompt, tools: ToolSession | None, left: float, draft: Draft | None) -> Found:
+    if tools is None or not rung.uses_tools:
+        told = prompt if tools is None else without_tools(prompt, tools.results)
+        return Found(await rung.provider.complete(told, within=left, draft=draft), rung.level)
     if not tools.available:
         raise ProviderError("tools_unavailable", "their circuit breaker is open")
     provider = cast("ToolUser", rung.provider)
     told = with_tools(prompt, tools.left, tools.results)
-    return Found(await provider.complete_with_tools(told, tools, within=left), rung.level, tools_enabled=True)
+    return Found(
+        await provider.complete_with_tools(told, tools, within=left, draft=draft), rung.level, tools_enabled=True
+    )
 
 
 def _key(prompt: Prompt) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.rules.case import Pending
 
 GENERIC_LEVEL = 4
@@ -51,6 +52,8 @@ class Turn:
     """Whether nothing may last of it: the original is answered elsewhere."""
     revision: int = 0
     """Counts what changed earlier turns."""
+    draft: Draft | None = field(default=None, compare=False, repr=False)
+    """Where the answer is told while it comes, if somebody listens."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.turn import Answer, Turn
+from supportfleet_runtime.conversations.drafts import Drafts
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.observability.metrics import Metrics
 from supportfleet_runtime.observability.tracing import Field, in_hand, span
@@ -20,24 +21,34 @@ class Answering:
     """The worker's handler."""
 
     def __init__(
-        self, agent: Agent, turns: Turns, wakeup: Wakeup, metrics: Metrics, long_bell: Wakeup | None = None
+        self,
+        agent: Agent,
+        turns: Turns,
+        wakeup: Wakeup,
+        metrics: Metrics,
+        long_bell: Wakeup | None = None,
+        *,
+        drafts: Drafts | None = None,
     ) -> None:
         self._agent = agent
         self._turns = turns
         self._wakeup = wakeup
         self._metrics = metrics
         self._long_bell = long_bell
+        self._drafts = drafts or Drafts()
 
     async def handle(self, lease: Lease) -> None:
         """Answer a turn."""
         with span("load"):
             turn = await self._turns.load(lease.id)
-        answer = await self._agent.answer(replace(turn, is_retry=_may_be_retry(lease, turn)), may_defer=True)
-        working = in_hand()
-        working.note(Field.INTENT, answer.intent)
-        working.note(Field.SOURCE, answer.source.value)
-        working.note(Field.LEVEL, answer.fallback_level)
-        await self._store(lease, turn, answer, dead=False)
+        with self._drafts.writing(turn) as draft:
+            turn = replace(turn, is_retry=_may_be_retry(lease, turn), draft=draft)
+            answer = await self._agent.answer(turn, may_defer=True)
+            working = in_hand()
+            working.note(Field.INTENT, answer.intent)
+            working.note(Field.SOURCE, answer.source.value)
+            working.note(Field.LEVEL, answer.fallback_level)
+            await self._store(lease, turn, answer, dead=False)
 
     async def give_up(self, lease: Lease) -> None:
         """End a turn that can't be answered: the customer gets the generic reply."""

@@ -15,6 +15,7 @@ import orjson
 from supportfleet_runtime.agent.agent import Agent
 from supportfleet_runtime.agent.rules import Pending
 from supportfleet_runtime.agent.turn import Answer, Turn
+from supportfleet_runtime.conversations.drafts import Drafts
 from supportfleet_runtime.conversations.history import Report
 from supportfleet_runtime.conversations.turns import Answered, Turns
 from supportfleet_runtime.conversations.watching import Watching
@@ -40,6 +41,7 @@ class LongAnswering:
         ended: Wakeup,
         metrics: Metrics,
         watching: Watching | None = None,
+        drafts: Drafts | None = None,
     ) -> None:
         self._agent = agent
         self._turns = turns
@@ -48,18 +50,20 @@ class LongAnswering:
         self._ended = ended
         self._metrics = metrics
         self._watching = watching
+        self._drafts = drafts or Drafts()
 
     async def handle(self, lease: Lease) -> None:
         """Do the work of a turn, and answer it."""
         turn = await self._turns.load(lease.id)
         question = await self._lane.question(lease)
-        turn = replace(turn, pending=Pending(*question) if question else None, is_retry=True)
-        answer = await self._agent.answer(turn)
-        work = self._works.get(answer.intent)
-        if work is not None:
-            result = await work(turn.customer_id, lambda progress: self._report(lease, turn, progress))
-            await self._lane.keep(lease, orjson.dumps(result).decode())
-        await self._store(lease, turn, answer, dead=False)
+        with self._drafts.writing(turn) as draft:
+            turn = replace(turn, pending=Pending(*question) if question else None, is_retry=True, draft=draft)
+            answer = await self._agent.answer(turn)
+            work = self._works.get(answer.intent)
+            if work is not None:
+                result = await work(turn.customer_id, lambda progress: self._report(lease, turn, progress))
+                await self._lane.keep(lease, orjson.dumps(result).decode())
+            await self._store(lease, turn, answer, dead=False)
 
     async def give_up(self, lease: Lease) -> None:
         """End a turn that can't be answered: the customer gets the generic reply."""

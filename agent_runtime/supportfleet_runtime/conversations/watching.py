@@ -35,6 +35,29 @@ LookUp = Callable[[Collection[str]], Awaitable[Mapping[str, Any]]]
 """A mark for each conversation, which is another one after a change."""
 
 
+class Bell(asyncio.Event):
+    """Rings in who watches. ``nudge`` rings it too, for what is not stored and need not be read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_stored = False
+        """Whether it rang for something that is stored."""
+
+    def set(self) -> None:
+        """Something that is stored may have changed."""
+        self.is_stored = True
+        super().set()
+
+    def nudge(self) -> None:
+        """Something else has."""
+        super().set()
+
+    def clear(self) -> None:
+        """Be silent again."""
+        self.is_stored = False
+        super().clear()
+
+
 class Watching:
     """The conversations that are watched here, and elsewhere."""
 
@@ -50,7 +73,7 @@ class Watching:
         self._look_up = look_up
         self._poll = poll
         self._clock = clock
-        self._bells: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._bells: defaultdict[str, set[Bell]] = defaultdict(set)
         self._marks: dict[str, Any] = {}
         self._elsewhere: dict[str, float] = {}
         self._token = secrets.token_hex(8)
@@ -58,9 +81,9 @@ class Watching:
         self.closed = False
 
     @contextlib.contextmanager
-    def watching(self, conversation_id: str) -> Iterator[asyncio.Event]:
+    def watching(self, conversation_id: str) -> Iterator[Bell]:
         """A bell that rings when something in the conversation may have changed, or there will be no more."""
-        bell = asyncio.Event()
+        bell = Bell()
         self._bells[conversation_id].add(bell)
         self._news.set()
         try:
@@ -76,6 +99,11 @@ class Watching:
         for conversation_id in conversation_ids:
             for bell in self._bells.get(conversation_id, ()):
                 bell.set()
+
+    def nudge(self, conversation_id: str) -> None:
+        """A draft in this conversation changed, of which nothing is stored: tell who watches it here."""
+        for bell in self._bells.get(conversation_id, ()):
+            bell.nudge()
 
     def elsewhere(self, conversation_ids: Iterable[str]) -> list[str]:
         """Those of the conversations that other processes watch."""

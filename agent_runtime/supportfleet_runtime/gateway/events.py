@@ -5,6 +5,9 @@ A conversation is watched for as long as the client likes, or from a message tha
 An event's id is the set of turns whose replies were sent (see ``conversations.turn_set``), so a stream that breaks off
 is resumed by any pod, from what is stored: no reply is missed and none is sent twice. Events without an id (``task``)
 tell a state; after a reconnection the state is told anew.
+
+What a language model is saying in this process is told while it comes, by events without an id too (``delta``, and
+``reset`` where what was said is void): what the deltas since the last ``reset`` say is how the reply begins.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
@@ -23,10 +26,12 @@ import orjson
 import structlog
 from aiohttp import web
 
+from supportfleet_runtime.agent.draft import Draft
+from supportfleet_runtime.conversations.drafts import Drafts, Heard, News
 from supportfleet_runtime.conversations.records import Incoming, Reply
 from supportfleet_runtime.conversations.turn_set import TurnSet, parse_turn_set
 from supportfleet_runtime.conversations.updates import OpenTask, StoredReply, Updates
-from supportfleet_runtime.conversations.watching import Watching
+from supportfleet_runtime.conversations.watching import Bell, Watching
 from supportfleet_runtime.errors import StorageError
 from supportfleet_runtime.gateway.endpoints import EVENTS, Answer, Endpoint, Parameter, identifier
 from supportfleet_runtime.gateway.problems import FieldError, HttpProblemError, unavailable
@@ -80,6 +85,7 @@ class EventStreams:
 
     updates: Updates
     watching: Watching
+    drafts: Drafts
     limits: StreamLimits
     heartbeat: float = HEARTBEAT
     longest: float = LONGEST
@@ -94,7 +100,7 @@ class EventStreams:
                 self.get_events,
                 "streamEvents",
                 "Stream a conversation's replies and its tasks' states as they come.",
-                {200: Answer("Server-sent events: `ready`, `task`, `reply`.", media_type=EVENTS)},
+                {200: Answer("Server-sent events: `ready`, `task`, `delta`, `reset`, `reply`.", media_type=EVENTS)},
                 problems={
                     404: "It does not exist, or is another customer's.",
                     422: "`Last-Event-ID` is no event's id.",
@@ -133,40 +139,42 @@ class EventStreams:
         return response, reply
 
     async def _follow(self, request: web.Request, response: web.StreamResponse, watched: Watched) -> Reply | None:
-        conversation_id, seen = watched.conversation_id, watched.seen
-        told: dict[str, OpenTask] = {}
+        conversation_id = watched.conversation_id
+        telling = _Telling(response, conversation_id, watched.seen)
         ends_at = time.monotonic() + self.longest
-        with self.watching.watching(conversation_id) as bell:
+        with self.watching.watching(conversation_id) as bell, self.drafts.listening(conversation_id):
             while not self._is_over(request) and time.monotonic() < ends_at:
                 bell.clear()
                 try:
-                    replies, unfinished = await self.updates.since(conversation_id, seen, PAGE)
+                    replies, unfinished = await self.updates.since(conversation_id, telling.seen, PAGE)
                 except StorageError as error:
                     log.warning("stream_ended", conversation_id=conversation_id, reason=str(error))
                     return None
-                for task in unfinished:
-                    if told.get(task.task_id) != task:
-                        told[task.task_id] = task
-                        await _send(response, "task", _task_json(conversation_id, task))
+                await telling.tell_tasks(unfinished)
+                await telling.tell_drafts(self.drafts.of(conversation_id))
                 for reply in replies:
-                    seen = seen.with_turn(reply.turn)
-                    await _send(response, "reply", _reply_json(conversation_id, reply), seen)
+                    await telling.tell_reply(reply)
                     if watched.ends_with(reply):
                         return reply.reply
                 if not replies:
-                    told = {task.task_id: task for task in unfinished}
-                    await self._rest(response, bell)
+                    telling.tasks = {task.task_id: task for task in unfinished}
+                    await self._rest(telling, bell)
         return None
 
-    async def _rest(self, response: web.StreamResponse, bell: asyncio.Event) -> None:
-        """Wait for the bell; if it doesn't ring, keep the connection alive and notice when it isn't."""
-        if self.watching.closed:
-            return
-        try:
-            async with asyncio.timeout(self.heartbeat):
-                await bell.wait()
-        except TimeoutError:
-            await _write(response, b":\n\n")
+    async def _rest(self, telling: _Telling, bell: Bell) -> None:
+        """Wait until something may be stored, and tell drafts meanwhile.
+
+        If nothing happens, keep the connection alive and notice when it isn't.
+        """
+        while not self.watching.closed and not bell.is_stored:
+            bell.clear()
+            await telling.tell_drafts(self.drafts.of(telling.conversation_id))
+            try:
+                async with asyncio.timeout(self.heartbeat):
+                    await bell.wait()
+            except TimeoutError:
+                await _write(telling.response, b":\n\n")
+                return
 
     def _is_over(self, request: web.Request) -> bool:
         return self.watching.closed or request.transport is None or request.transport.is_closing()
@@ -187,6 +195,43 @@ class EventStreams:
             self._open[customer_id] -= 1
             if not self._open[customer_id]:
                 del self._open[customer_id]
+
+
+@dataclass
+class _Telling:
+    """A stream, and what was told by it: the replies ``seen``, states of tasks, drafts."""
+
+    response: web.StreamResponse
+    conversation_id: str
+    seen: TurnSet
+    tasks: dict[str, OpenTask] = field(default_factory=dict)
+    heard: Heard = field(default_factory=Heard)
+
+    async def tell_tasks(self, unfinished: Sequence[OpenTask]) -> None:
+        """States that are new."""
+        for task in unfinished:
+            if self.tasks.get(task.task_id) != task:
+                self.tasks[task.task_id] = task
+                await _send(self.response, "task", _task_json(self.conversation_id, task))
+
+    async def tell_drafts(self, drafts: Collection[Draft]) -> None:
+        """How drafts go on."""
+        for news in self.heard.news(drafts, self.seen):
+            await self._tell(news)
+
+    async def tell_reply(self, stored: StoredReply) -> None:
+        """A reply."""
+        for news in self.heard.ended(stored.task_id, stored.turn, stored.reply.text):
+            await self._tell(news)
+        self.seen = self.seen.with_turn(stored.turn)
+        await _send(self.response, "reply", _reply_json(self.conversation_id, stored), self.seen)
+
+    async def _tell(self, news: News) -> None:
+        body = {"task_id": news.task_id, "conversation_id": self.conversation_id, "turn": news.turn}
+        if news.text is None:
+            await _send(self.response, "reset", body)
+        else:
+            await _send(self.response, "delta", {**body, "text": news.text})
 
 
 def _task_json(conversation_id: str, task: OpenTask) -> dict[str, Any]:

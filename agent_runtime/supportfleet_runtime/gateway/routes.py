@@ -82,7 +82,7 @@ class Gateway:
                 "Send a customer's message, and wait for its answer.",
                 {
                     200: Answer(
-                        "The answer; events (`accepted`, `task`, `reply`) up to it where they are asked for.",
+                        "The answer; events (`accepted`, `task`, `delta`, `reset`, `reply`) where they are asked for.",
                         answers.MessageAnswer,
                         streams=True,
                     ),
@@ -186,7 +186,7 @@ class Gateway:
 
     async def _stream_answer(self, request: web.Request, incoming: Incoming, started: float) -> web.StreamResponse:
         """Take a message in, and stream what becomes of it up to its answer."""
-        with self.streams.place(incoming.customer_id):
+        with self.streams.place(incoming.customer_id), self.streams.drafts.listening(incoming.conversation_id):
             accepted = await self._accept(incoming)
             replayed = {REPLAYED: "true"} if accepted is not incoming else {}
             try:

@@ -3,6 +3,10 @@
 This module owns the retries (the SDK's are switched off) and one time limit that spans them all: another try is made
 only where the service says that it may help, after the pause it asks for, and only if the limit leaves room and the
 breakers let it: a service that is down is not asked again and again.
+
+Where somebody listens (``draft``) the call streams. It is the same call for all that: it fails as any other, in the
+middle as at the beginning, is tried again as any other, and has the same time; only what was told by then is void.
+
 The SDK takes a second to import and 20 MB, so only an agent with a key imports this module.
 """
 
@@ -10,21 +14,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Final
 
 import anthropic
+import httpx2
+import orjson
 import structlog
 from anthropic.types.assistant_message_param import AssistantMessageParam
 from anthropic.types.message_param import MessageParam
 from anthropic.types.tool_param import ToolParam
 from anthropic.types.user_message_param import UserMessageParam
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
-from supportfleet_runtime.agent.providers.messages_api import Answer, create
+from supportfleet_runtime.agent.providers.messages_api import Answer, Question, answer_of, create, stream
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
+from supportfleet_runtime.agent.providers.streamed import StreamedAnswer
 from supportfleet_runtime.agent.providers.tool_use import asked_again, tool_param, tool_uses
 from supportfleet_runtime.agent.toolbox import ToolSession
 from supportfleet_runtime.errors import ProviderError
@@ -33,6 +43,22 @@ from supportfleet_runtime.observability.tracing import Field, Kind, in_hand, spa
 log = structlog.get_logger()
 
 RETRYABLE_STATUSES: Final = frozenset({408, 409, 429})
+STATUSES: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "invalid_request_error": 400,
+        "authentication_error": 401,
+        "billing_error": 402,
+        "permission_error": 403,
+        "not_found_error": 404,
+        "request_too_large": 413,
+        "rate_limit_error": 429,
+        "api_error": 500,
+        "timeout_error": 504,
+        "overloaded_error": 529,
+    }
+)
+"""The statuses of the API's errors, as it documents them."""
+EVENTS: Final = "text/event-stream"
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 8.0
 LEAST_TOOL_SECONDS: Final = 1.0
@@ -92,11 +118,14 @@ class ClaudeProvider:
             open_telemetry={"traces": False, "propagation": False},
         )
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
+    async def complete(self, prompt: Prompt, *, within: float, draft: Draft | None = None) -> Completion:
         """Ask, and ask again where that may help, until the time is up."""
-        return _completion(await self._reply(prompt.system, _messages(prompt), (), self._deadline(within)))
+        question = self._question(prompt.system, _messages(prompt))
+        return _completion(await self._reply(question, self._deadline(within), draft))
 
-    async def complete_with_tools(self, prompt: Prompt, tools: ToolSession, *, within: float) -> Completion:
+    async def complete_with_tools(
+        self, prompt: Prompt, tools: ToolSession, *, within: float, draft: Draft | None = None
+    ) -> Completion:
         """Ask, carry out the calls that the model asks for, tell it what came of them, until it answers.
 
         Each round makes a call of the few there are, so there are no more rounds than those. The time limit spans all.
@@ -105,7 +134,7 @@ class ClaudeProvider:
         messages = _messages(prompt)
         offered = [tool_param(spec) for spec in tools.specs]
         while True:
-            message = await self._reply(prompt.system, messages, offered, deadline)
+            message = await self._reply(self._question(prompt.system, messages, offered), deadline, draft)
             uses = tool_uses(message)
             if not uses:
                 return _completion(message)
@@ -126,9 +155,10 @@ class ClaudeProvider:
     def _deadline(self, within: float) -> float:
         return asyncio.get_running_loop().time() + min(within, self._settings.timeout)
 
-    async def _reply(
-        self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
-    ) -> Answer:
+    def _question(self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam] = ()) -> Question:
+        return Question(self._settings.model, self._settings.max_tokens, system, messages, offered)
+
+    async def _reply(self, question: Question, deadline: float, draft: Draft | None) -> Answer:
         """What the service says, after as many tries as it takes and the deadline allows."""
         loop = asyncio.get_running_loop()
         limit = deadline - loop.time()
@@ -136,7 +166,7 @@ class ClaudeProvider:
             async with asyncio.timeout_at(deadline):
                 for tries in range(1, self._settings.retries + 2):
                     try:
-                        return await self._guarded(system, messages, offered, deadline)
+                        return await self._guarded(question, deadline, draft)
                     except ProviderError as error:
                         pause = pause_before_retry(error, tries, deadline - loop.time(), self._chance())
                         if pause is None or tries > self._settings.retries:
@@ -147,14 +177,12 @@ class ClaudeProvider:
             raise ProviderError("timeout", f"no reply within {limit:.3g} s") from None
         raise AssertionError("the last try returns or raises")  # pragma: no cover
 
-    async def _guarded(
-        self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam], deadline: float
-    ) -> Answer:
+    async def _guarded(self, question: Question, deadline: float, draft: Draft | None) -> Answer:
         """Ask once, if there is leave to, and tell how it went."""
         leave = self._guard.admit()
         try:
             with span("model call", {Field.MODEL: self._settings.model}, kind=Kind.CLIENT):
-                message = await self._ask(system, messages, offered)
+                message = await self._ask(question, draft)
         except ProviderError as error:
             leave.failed(error.reason)
             raise
@@ -167,29 +195,55 @@ class ClaudeProvider:
         leave.answered()
         return message
 
-    async def _ask(self, system: str, messages: Sequence[MessageParam], offered: Sequence[ToolParam]) -> Answer:
+    async def _ask(self, question: Question, draft: Draft | None) -> Answer:
         try:
-            message = await create(
-                self._client,
-                model=self._settings.model,
-                max_tokens=self._settings.max_tokens,
-                system=system,
-                messages=messages,
-                tools=offered,
-            )
+            if draft:
+                message = await self._listen(question, draft)
+            else:
+                message = await create(self._client, question)
         except anthropic.APIStatusError as error:
             raise _of_status(error) from error
-        except anthropic.APIConnectionError as error:
+        except (anthropic.APIConnectionError, httpx2.RequestError) as error:  # the latter comes in mid-stream
             raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
         except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
             raise ProviderError("malformed", type(error).__name__) from error
-        if usage := message.usage:
-            self._spent(usage)
-            in_hand().note(Field.TOKENS_READ, usage.read)
-            in_hand().note(Field.TOKENS_WRITTEN, usage.output_tokens)
+        self._count(message.usage)
         if message.content is None:
             raise ProviderError("malformed", "the answer is no message")
         return message
+
+    async def _listen(self, question: Question, draft: Draft) -> Answer:
+        """Ask for a stream, and tell what it says while it comes. What it took is counted also where it breaks off."""
+        coming = StreamedAnswer()
+        try:
+            async with await stream(self._client, question) as events:
+                if EVENTS not in events.response.headers.get("content-type", ""):  # it answers all at once
+                    return answer_of(orjson.loads(await events.response.aread()))
+                await _follow(events, coming, draft)
+            return coming.whole()
+        except BaseException:
+            draft.void()
+            self._count(coming.so_far.usage)
+            raise
+
+    def _count(self, usage: Usage | None) -> None:
+        """Tell what a call took, as far as the service says so."""
+        if usage:
+            self._spent(usage)
+            in_hand().note(Field.TOKENS_READ, usage.read)
+            in_hand().note(Field.TOKENS_WRITTEN, usage.output_tokens)
+
+
+async def _follow(events: AsyncIterator[object], coming: StreamedAnswer, draft: Draft) -> None:
+    """Read a stream to its end, so that its connection can be used again; it may as well break there."""
+    try:
+        async for event in events:
+            coming.take(event)
+            if text := coming.so_far.text:
+                draft.tell(text)
+    except httpx2.RequestError:
+        if not coming.is_whole:
+            raise
 
 
 def _messages(prompt: Prompt) -> list[MessageParam]:
@@ -203,7 +257,10 @@ def _param(said: Utterance) -> UserMessageParam | AssistantMessageParam:
 
 
 def _of_status(error: anthropic.APIStatusError) -> ProviderError:
+    """What a status means; that of an error in mid-stream, whose own was 200, is the one it would have had else."""
     status = error.status_code
+    if status < HTTPStatus.BAD_REQUEST:
+        status = STATUSES.get(str(error.type), HTTPStatus.INTERNAL_SERVER_ERROR)
     reasons = {
         401: "authentication",
         403: "authentication",
@@ -233,8 +290,6 @@ def _completion(message: Answer) -> Completion:
     """The reply's text."""
     if message.stop_reason == "refusal":
         raise ProviderError("refusal", "the model declined to answer")
-    texts = [block.get("text") for block in message.blocks("text")]
-    text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
-    if not text:
+    if not (text := message.text):
         raise ProviderError("empty", "the answer holds no text")
     return Completion(text, message.model)

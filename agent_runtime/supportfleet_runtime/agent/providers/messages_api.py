@@ -17,6 +17,7 @@ from anthropic.types.message_param import MessageParam
 from anthropic.types.tool_param import ToolParam
 
 from supportfleet_runtime.agent.pricing import Usage
+from supportfleet_runtime.errors import ProviderError
 
 PATH: Final = "/v1/messages"
 JSON: Final = {"Content-Type": "application/json"}
@@ -33,33 +34,67 @@ class Answer:
     usage: Usage | None
     """What the service says the call took; None where it says nothing."""
 
+    @property
+    def text(self) -> str:
+        """What it says, without what a database can't store. How an answer's beginning reads, all of it begins."""
+        texts = [block.get("text") for block in self.blocks("text")]
+        text = "".join(text for text in texts if isinstance(text, str)).replace("\x00", "").strip()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:  # half a character: JSON can write it, and nothing can store it
+            raise ProviderError("malformed", "the answer is no text") from error
+        return text
+
     def blocks(self, kind: str) -> Sequence[Mapping[str, Any]]:
         """The blocks of one type."""
         return [block for block in self.content or () if isinstance(block, dict) and block.get("type") == kind]
 
 
-async def create(
-    client: anthropic.AsyncAnthropic,
-    *,
-    model: str,
-    max_tokens: int,
-    system: str,
-    messages: Sequence[MessageParam],
-    tools: Sequence[ToolParam],
-) -> Answer:
+@dataclass(frozen=True)
+class Question:
+    """What the service is asked."""
+
+    model: str
+    max_tokens: int
+    system: str
+    messages: Sequence[MessageParam]
+    tools: Sequence[ToolParam]
+
+    def content(self, *, streams: bool = False) -> bytes:
+        """The request's body. ``ValueError`` where it holds what JSON cannot."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": self.max_tokens,
+            "system": self.system,
+            "messages": self.messages,
+        }
+        if self.tools:
+            body["tools"] = self.tools
+        if streams:
+            body["stream"] = True
+        try:
+            return orjson.dumps(body)
+        except TypeError as error:  # orjson's own: half a surrogate pair, for one
+            raise ValueError(str(error)) from error
+
+
+async def create(client: anthropic.AsyncAnthropic, question: Question) -> Answer:
     """What the service answers.
 
     :raises anthropic.AnthropicError: as ``messages.create`` does.
     :raises ValueError: the answer is no JSON, or the request holds what JSON cannot.
     """
-    body: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "system": system, "messages": messages}
-    if tools:
-        body["tools"] = tools
-    try:
-        content = orjson.dumps(body)
-    except TypeError as error:  # orjson's own: half a surrogate pair, for one
-        raise ValueError(str(error)) from error
+    content = question.content()
     return answer_of(await client.post(PATH, cast_to=object, content=content, options={"headers": JSON}))
+
+
+async def stream(client: anthropic.AsyncAnthropic, question: Question) -> anthropic.AsyncStream[object]:
+    """The events of what the service answers, as JSON; errors as of ``create``, and ``httpx2.RequestError``."""
+    content = question.content(streams=True)
+    events = anthropic.AsyncStream[object]
+    return await client.post(
+        PATH, cast_to=object, content=content, options={"headers": JSON}, stream=True, stream_cls=events
+    )
 
 
 def answer_of(said: object) -> Answer:

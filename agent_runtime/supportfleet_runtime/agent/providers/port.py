@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.toolbox import ToolSession
 
 
@@ -35,8 +36,11 @@ class Completion:
 class Provider(Protocol):
     """A language model. It owns its retries and its time limit."""
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:
-        """The reply, in so many seconds at most; raises ``ProviderError`` where there is none, and nothing else."""
+    async def complete(self, prompt: Prompt, *, within: float, draft: Draft | None = None) -> Completion:
+        """The reply, in so many seconds at most; raises ``ProviderError`` where there is none, and nothing else.
+
+        A ``draft`` is told the reply as it comes, where the model can do so; where it breaks off, that it is void.
+        """
         ...
 
     async def close(self) -> None:
@@ -47,10 +51,13 @@ class Provider(Protocol):
 class ToolUser(Provider, Protocol):
     """A language model that can use tools."""
 
-    async def complete_with_tools(self, prompt: Prompt, tools: ToolSession, *, within: float) -> Completion:
+    async def complete_with_tools(
+        self, prompt: Prompt, tools: ToolSession, *, within: float, draft: Draft | None = None
+    ) -> Completion:
         """The reply, after as many calls of tools as the model asks for and the session allows.
 
         Raises ``ProviderError``: ``tool_limit`` where the model asks for more than that, ``tools_unavailable`` and
-        ``tools_slow`` where it was the tools' fault.
+        ``tools_slow`` where it was the tools' fault. The ``draft`` has what the model says before it calls a tool, too,
+        until it says more.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.providers.port import Completion, Prompt
 
 MODEL = "scripted"
@@ -14,8 +15,8 @@ REPLY = (
 class ScriptedProvider:
     """Always says the same."""
 
-    async def complete(self, prompt: Prompt, *, within: float) -> Completion:  # noqa: ARG002 - it always says the same
-        """The script."""
+    async def complete(self, prompt: Prompt, *, within: float, draft: Draft | None = None) -> Completion:  # noqa: ARG002 - it always says the same
+        """The script, all at once."""
         return Completion(text=REPLY, model=MODEL)
 
     async def close(self) -> None:
