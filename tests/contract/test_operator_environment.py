@@ -15,12 +15,18 @@ from supportfleet_operator.api import parse
 from supportfleet_operator.api.model import URI, VERSION
 from supportfleet_operator.api.types import HTTP_URL
 from supportfleet_operator.resources import resolved, revision_children
+from supportfleet_operator.resources.environment import TOOLS_SERVICE_PORT
 from supportfleet_runtime import config
+from supportfleet_runtime.__main__ import OTHERS, OWN
 from supportfleet_runtime.agent.settings import parse_agent_settings
 from supportfleet_runtime.models.settings import sync_settings
 
 EXAMPLES = sorted((Path(__file__).parent.parent.parent / "examples").glob("[0-9]*.yaml"))
-SECRETS = {"DATABASE_URL": "postgresql://u:p@db/supportfleet", "ANTHROPIC_API_KEY": "sk-ant-a-key-for-tests"}
+SECRETS = {
+    "DATABASE_URL": "postgresql://u:p@db/supportfleet",
+    "ANTHROPIC_API_KEY": "sk-ant-a-key-for-tests",
+    "TOOLS_API_KEY": "a-key-of-the-tools-layer",
+}
 SYNC_ONLY = {
     "MODEL_BUCKET",
     "MODEL_VERSION",
@@ -32,13 +38,18 @@ SYNC_ONLY = {
 """Variables that the agent's container has for people to read, or to fetch a hot model: the model sync reads them."""
 
 
-def rendered(example: Path) -> dict[str, Any]:
-    """What a running pod of the example is given: its variables, and its configuration file."""
+def rendered(example: Path, command: str = "") -> dict[str, Any]:
+    """What a running pod of the example is given: its variables, and its configuration file.
+
+    The pod is one that answers messages, or that runs a command.
+    """
     agent = yaml.safe_load(example.read_text())
     agent["metadata"] |= {"namespace": "support", "uid": "u-1"}
     followed = resolved(parse(agent), "1", f"sha256:{'a' * 64}")
     wanted = revision_children(followed, "r0123456", replicas=1, autoscaled=True)
-    (container,) = wanted.deployment["spec"]["template"]["spec"]["containers"]
+    deployments = [wanted.deployment, *(layer.deployment for layer in wanted.layers)]
+    containers = [one["spec"]["template"]["spec"]["containers"][0] for one in deployments]
+    (container,) = [one for one in containers if one["args"][0] in ([command] if command else ["serve", "worker"])]
     return {
         "agent": followed,
         "container": container,
@@ -100,6 +111,31 @@ def test_the_model_sync_takes_every_source_that_admission_lets_through(
     settings = sync_settings(given | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}))
     assert settings.version == version
     assert settings.source.bucket == (uri.split("/")[2] or None)
+
+
+@pytest.mark.parametrize("command", ["gateway", "worker", "tools"])
+def test_every_layer_starts_with_what_the_operator_renders(command: str, tmp_path: Path) -> None:
+    """Each role's variables are valid for the runtime: same database, scope and tools' key, and ports that are open."""
+    pod = rendered(EXAMPLES[8], command)
+    for name, text in pod["file"].items():
+        (tmp_path / name).write_text(text)
+    settings = config.load(pod["env"] | {"CONFIG_DIR": str(tmp_path)}).settings
+    assert command in {*OWN, *OTHERS}
+    assert settings.scope == "from-the-pod/layered-agent"
+    assert settings.database_url is not None
+    assert settings.tools_api_key is not None
+    port = settings.tools_port if command == "tools" else settings.api_port
+    assert pod["container"]["ports"][0]["containerPort"] == port == pod["agent"].spec.template.port
+    address = None if command == "tools" else f"http://layered-agent-r0123456-tools:{TOOLS_SERVICE_PORT}"
+    assert settings.tools_url == address
+    assert pod["env"].keys() <= {name.upper() for name in config.Settings.model_fields}
+
+
+def test_layers_that_dont_ask_the_language_model_have_no_key_of_it() -> None:
+    """What customers reach, and what pays their money back, holds no language model's key."""
+    for command, is_told in (("gateway", False), ("worker", True), ("tools", False)):
+        pod = rendered(EXAMPLES[8], command)
+        assert ("LLM_PROVIDER" in pod["env"]) == is_told
 
 
 def test_the_runtimes_writable_folders_are_mounted() -> None:

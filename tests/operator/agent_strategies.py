@@ -186,6 +186,16 @@ TRAFFIC = st.one_of(
         stickiness=STICKINESS,
     ),
 )
+SCALING = some(
+    {"maxReplicas": st.integers(5, 50)},
+    minReplicas=st.integers(1, 5),
+    behavior=some(scaleUp=some(policies=st.just([]), tolerance=st.just("0.2"))),
+)
+LAYERS = some(
+    replicas=st.integers(1, 20),
+    resources=some({"requests": some({"cpu": CPUS}, memory=SIZES)}),
+    autoscaling=SCALING,
+)
 SPECS = some(
     {
         "template": TEMPLATES,
@@ -199,11 +209,10 @@ SPECS = some(
     llm=some(provider=st.sampled_from(["Auto", "Scripted"]), model=st.just("claude"), maxTokens=st.integers(1, 64000)),
     model=MODELS,
     service=some(type=st.sampled_from(["ClusterIP", "LoadBalancer"]), port=st.integers(1, 65535)),
-    autoscaling=some(
-        {"maxReplicas": st.integers(5, 50)},
-        minReplicas=st.integers(1, 5),
-        behavior=some(scaleUp=some(policies=st.just([]), tolerance=st.just("0.2"))),
-    ),
+    autoscaling=SCALING,
+    topology=st.sampled_from(["Combined", "Layered"]),
+    worker=LAYERS,
+    tools=LAYERS,
     availability=st.one_of(some(maxUnavailable=PERCENT_OR_NUMBER), some(minAvailable=PERCENT_OR_NUMBER)),
     networkPolicy=some(
         enabled=st.booleans(),
@@ -218,12 +227,30 @@ def read(name: str, spec: dict[str, Any]) -> SupportAgent | None:
     """The agent, or None where parts of the spec that are valid alone don't go together."""
     metadata = {"name": name, "namespace": "shop", "uid": "u-1"}
     head = {"apiVersion": "supportfleet.dev/v1alpha1", "kind": "SupportAgent"}
+    spec = layered(spec) if spec.get("topology") == "Layered" else combined(spec)
     try:
         return parse({**head, "metadata": metadata, "spec": spec})
     except InvalidSupportAgentError as error:
-        if {problem.path for problem in error.problems} == {"spec.template.resources.requests"}:
+        if {problem.path for problem in error.problems} <= UNMEASURED:
             return None
         raise
 
 
+def combined(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same without layers."""
+    return {name: value for name, value in spec.items() if name not in {"worker", "tools"}}
+
+
+def layered(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same with the tools' key, or with another tool service, and without copies of messages."""
+    name = "TOOLS_URL" if spec.get("replicas", 1) % 3 == 2 else "TOOLS_API_KEY"
+    env = [*spec["template"].get("env", ()), {"name": name, "value": "http://tools.shop:80"}]
+    rollout = spec.get("rollout") or {}
+    steps = [one for one in rollout.get("steps") or () if "setMirror" not in one]
+    rest = {**rollout, "steps": steps} if "steps" in rollout else rollout
+    return {**spec, "template": {**spec["template"], "env": env}, "rollout": rest}
+
+
+UNMEASURED = {"spec.template.resources.requests", "spec.worker.autoscaling", "spec.tools.autoscaling"}
+"""Where an autoscaler has no request for CPU to measure against."""
 AGENTS = st.builds(read, NAMES, SPECS).filter(lambda agent: agent is not None)

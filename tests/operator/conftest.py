@@ -39,7 +39,7 @@ from supportfleet_operator.cluster.resources import (
     ref_of,
 )
 from supportfleet_operator.reconcile.desired import Desired, Rendered, read
-from supportfleet_operator.reconcile.observe import Observed, observe, revision_of
+from supportfleet_operator.reconcile.observe import Observed, layer_of, observe, revision_of
 from supportfleet_operator.reconcile.plan import Plan, model_gate, plan
 from supportfleet_operator.reconcile.policies import first_finding
 from supportfleet_operator.reconcile.policies.base import ChildProblem, View
@@ -586,7 +586,7 @@ class World:
         self.answers: dict[Query, Answer] = {}
         self.loading: Figures | None = None
         self.unready: set[str] = set()
-        """Revisions whose pods do not become ready."""
+        """Revisions whose pods do not become ready, or after a slash a layer of one."""
 
     @classmethod
     def with_model(cls, **spec: Any) -> World:
@@ -693,17 +693,18 @@ class World:
                 least, most = scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]
                 spec["replicas"] = max(least, min(spec["replicas"], most)) if spec["replicas"] else 0
 
-    def child(self, kind: str, revision: str | None = None) -> Manifest:
-        """The child of a kind, of one revision where there are several."""
-        found = [one for ref, one in self.objects.items() if ref.kind == kind]
+    def child(self, kind: str, revision: str | None = None, layer: str | None = None) -> Manifest:
+        """The child of a kind, of one revision where there are several, or of a layer of it."""
+        found = [one for ref, one in self.objects.items() if ref.kind == kind and layer_of(one) == layer]
         return next(one for one in found if revision in (None, revision_of(one)))
 
     def rolled_out(self, available: int | None = None) -> World:
         """The Deployments' pods run, and but for those that are said not to they are ready."""
         self.pods = [pod for pod in self.pods if not pod["metadata"]["name"].startswith("run-")]
         for deployment in [one for ref, one in self.objects.items() if ref.kind == "Deployment"]:
-            revision, wanted = revision_of(deployment), deployment["spec"]["replicas"]
-            ready = 0 if revision in self.unready else wanted if available is None else available
+            revision, wanted, layer = revision_of(deployment), deployment["spec"]["replicas"], layer_of(deployment)
+            broken = revision in self.unready or f"{revision}/{layer}" in self.unready
+            ready = 0 if broken else wanted if available is None else available
             deployment["status"] = {
                 "observedGeneration": deployment["metadata"]["generation"],
                 "replicas": wanted,
@@ -714,14 +715,15 @@ class World:
             }
             for number in range(wanted):
                 state = {"type": "Ready", "status": "True" if number < ready else "False"}
-                pod = self.pod(phase="Running", conditions=[state], podIP=f"10.1.0.{number}", revision=revision)
-                pod["metadata"]["name"] = f"run-{revision}-{number}"
+                running = {"phase": "Running", "conditions": [state], "podIP": f"10.1.0.{number}"}
+                pod = self.pod(layer or "agent", revision, **running)
+                pod["metadata"]["name"] = f"run-{revision}-{f'{layer}-' if layer else ''}{number}"
         return self
 
     def pod(self, component: str = "agent", revision: str | None = None, **status: Any) -> Manifest:
         """A pod of the agent or of its Job, with a status."""
         labels = {"supportfleet.dev/agent": "desk", "app.kubernetes.io/component": component}
-        if component == "agent":
+        if component in {"agent", "worker", "tools"}:
             labels["supportfleet.dev/revision"] = self.revision if revision is None else revision
         number = sum(1 for one in self.pods if one["metadata"]["name"].startswith("desk-pod-"))
         metadata: Manifest = {"name": f"desk-pod-{number}", "namespace": "shop", "labels": labels}

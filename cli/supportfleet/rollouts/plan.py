@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from supportfleet.rollouts.api import Object
-from supportfleet.rollouts.revisions import PARTS, fingerprint, is_unresolved, resolved, same_as
+from supportfleet.rollouts.revisions import LAYERS, changes_behaviour, fingerprint, is_unresolved, resolved, same_as
 from supportfleet.rollouts.steps import least_seconds, waits_for_person
 from supportfleet.rollouts.view import Seen
 from supportfleet.rollouts.watching import Facts
@@ -117,7 +117,7 @@ def _same(before: Facts, changes: Sequence[Change]) -> dict[str, Any]:
 
 def _another(before: Facts, changes: Sequence[Change], spec: Mapping[str, Any]) -> dict[str, Any]:
     state = _state(before)
-    because = tuple(one.path for one in changes if _part(one.path) in PARTS)
+    because = tuple(one.path for one in changes if changes_behaviour(one.path))
     wanted = resolved(spec, before.agent.get("status"))
     revision = None if is_unresolved(wanted) else same_as(wanted, before.revisions)
     stable, canary = state.get("stableRevision"), state.get("canaryRevision")
@@ -172,7 +172,9 @@ AT_ONCE: Final[Mapping[str, str]] = {
     "availability": "the PodDisruptionBudget changes; no pod is replaced",
     "networkPolicy": "the NetworkPolicy changes for the pods of all revisions",
     "service": "the Services change; no pod is replaced",
+    "tools": "the pods of the tools layer become more or fewer; none is replaced",
     "traffic": "the routes change at once, for a rollout in progress too",
+    "worker": "the pods of the worker layer become more or fewer; none is replaced",
     "rollout": "holds from the next step on, for a rollout in progress too",
 }
 """What a change of a field outside of revisions does."""
@@ -180,7 +182,7 @@ AT_ONCE: Final[Mapping[str, str]] = {
 
 def _effects(changes: Sequence[Change], spec: Mapping[str, Any]) -> Iterator[str]:
     """What takes effect without a rollout, once for each field."""
-    fields = dict.fromkeys(_part(one.path) for one in changes)
+    fields = dict.fromkeys(_part(one.path) for one in changes if _is_at_once(one))
     for field in fields:
         if field == "replicas":
             scaled = "nothing changes: spec.autoscaling decides" if spec.get("autoscaling") else _pods(spec)
@@ -194,6 +196,11 @@ def _effects(changes: Sequence[Change], spec: Mapping[str, Any]) -> Iterator[str
         yield "spec.model: pods that run load the new model once it is verified, and no pod is replaced (reload: Hot)"
     if "model" in fields and is_unresolved(spec):
         yield f"spec.model: what channel {model['channel']!r} points at decides about a new revision"
+
+
+def _is_at_once(change: Change) -> bool:
+    """Whether a change may have an effect without a rollout: one of a layer's pods themselves has none."""
+    return _part(change.path) not in LAYERS or not changes_behaviour(change.path)
 
 
 def _pods(spec: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from supportfleet.rollouts.api import Object
 
-PARTS: Final = ("template", "config", "llm", "database", "model")
+PARTS: Final = ("template", "config", "llm", "database", "model", "topology", "worker", "tools")
 """Fields of the spec that change behaviour: a change of any of them is a new revision."""
 CONFIG_FILE: Final = "agent_config.json"
 CLAIM: Final = "PersistentVolumeClaim"
@@ -19,6 +19,12 @@ OF_THE_CHANNEL: Final = frozenset({"channel", "channelPollSeconds"})
 OF_THE_ARTIFACT: Final = frozenset({"uri", "version", "digest"})
 """Fields of ``spec.model`` that pods follow without a new revision, where they reload hot."""
 HOT: Final = "Hot"
+LAYERS: Final = ("worker", "tools")
+"""Fields of the spec for those behind the pods that customers reach, and components of their Deployments."""
+OF_A_LAYER: Final = frozenset({"resources"})
+"""Fields of a layer that change its pods, and not how many there are."""
+COMBINED: Final = "Combined"
+"""The topology of what names none."""
 
 
 def behaviour(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +35,20 @@ def behaviour(spec: Mapping[str, Any]) -> dict[str, Any]:
         parts["template"]["affinity"] = _without_empty_lists(affinity)
     if "model" in parts:
         parts["model"] = _model(parts["model"])
+    if parts.get("topology") == COMBINED:
+        del parts["topology"]
+    for name in LAYERS:
+        layer = {key: value for key, value in parts.pop(name, {}).items() if key in OF_A_LAYER}
+        parts |= {name: layer} if layer else {}
     return parts
+
+
+def changes_behaviour(path: str) -> bool:
+    """Whether a change of this field, such as ``spec.worker.resources.limits.cpu``, makes another revision."""
+    _, part, *below = [*path.replace("[", ".").split("."), "", ""]
+    if part in LAYERS:
+        return not below[0] or below[0] in OF_A_LAYER
+    return part in PARTS
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:

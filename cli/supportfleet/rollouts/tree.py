@@ -175,7 +175,10 @@ def _figure(one: Figure) -> tuple[Text, ...]:
 
 
 def _pods(one: Revision) -> Text:
-    return Text(f"{one.ready}/{one.desired} ready", "" if one.ready >= one.desired else "yellow")
+    """Ready pods of those that are wanted, and after them those of the layers behind."""
+    parts = [(f"{one.ready}/{one.desired} ready", one.ready >= one.desired)]
+    parts += [(f", {it.name} {it.ready}/{it.desired}", it.ready >= it.desired) for it in one.layers or ()]
+    return Text.assemble(*((text, "" if is_whole else "yellow") for text, is_whole in parts))
 
 
 def _model(one: Revision) -> str:

@@ -32,6 +32,14 @@ class Seen(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class Layer(Seen):
+    """One layer of a revision, behind the pods that customers reach."""
+
+    name: str
+    ready: int = 0
+    desired: int = 0
+
+
 class Revision(Seen):
     """One revision, and what runs of it."""
 
@@ -43,6 +51,7 @@ class Revision(Seen):
     """Percent of the traffic."""
     ready: int = 0
     desired: int = 0
+    layers: tuple[Layer, ...] | None = None
     image: str | None = None
     model_version: str | None = None
     model_digest: str | None = None
@@ -165,14 +174,29 @@ def _revision(name: str, facts: Facts, state: Mapping[str, Any]) -> Revision:
         number=kept.get("revision"),
         role=_role(name, state),
         weight=_weight(name, state),
-        ready=(deployment.get("status") or {}).get("readyReplicas", 0),
-        desired=(deployment.get("spec") or {}).get("replicas", 0),
+        ready=_ready(deployment),
+        desired=_desired(deployment),
+        layers=_layers(name, facts),
         image=(parts.get("template") or {}).get("image") or _image(deployment),
         model_version=serving.get("version") or model.get("version"),
         model_digest=serving.get("digest") or model.get("digest"),
         created_at=(kept or deployment).get("metadata", {}).get("creationTimestamp"),
         retired_at=(state.get("retiring") or {}).get(name),
     )
+
+
+def _layers(revision: str, facts: Facts) -> tuple[Layer, ...] | None:
+    """The layers of a revision; None where one Deployment does it all."""
+    found = {name: own[revision] for name, own in facts.layers.items() if revision in own}
+    return tuple(Layer(name=name, ready=_ready(one), desired=_desired(one)) for name, one in found.items()) or None
+
+
+def _ready(deployment: Object) -> int:
+    return int((deployment.get("status") or {}).get("readyReplicas", 0))
+
+
+def _desired(deployment: Object) -> int:
+    return int((deployment.get("spec") or {}).get("replicas", 0))
 
 
 def _image(deployment: Object) -> str | None:

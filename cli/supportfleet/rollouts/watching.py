@@ -14,9 +14,11 @@ from typing import Final
 
 from supportfleet.errors import SupportfleetError
 from supportfleet.rollouts.api import AGENTS, APPS, GROUP, NOT_FOUND, Api, ApiError, Object
+from supportfleet.rollouts.revisions import LAYERS
 
 AGENT_LABEL: Final = f"{GROUP}/agent"
 REVISION_LABEL: Final = f"{GROUP}/revision"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 GONE: Final = 410
 TOO_MANY: Final = 429
 TRIES: Final = 6
@@ -62,9 +64,11 @@ class Facts:
 
     agent: Object
     deployments: dict[str, Object] = field(default_factory=dict)
-    """By revision."""
+    """Those that customers reach, by revision."""
     revisions: dict[str, Object] = field(default_factory=dict)
     """ControllerRevisions by revision, oldest first."""
+    layers: dict[str, dict[str, Object]] = field(default_factory=dict)
+    """Deployments behind those, by layer and revision."""
 
 
 Listed = Mapping[str, Mapping[str, Object]]
@@ -112,21 +116,38 @@ def gathered(scope: Scope, listed: Listed) -> list[Facts]:
     agents = sorted(listed["agents"].values(), key=_key)
     if scope.name and not agents:
         raise _no_agent(scope, None)
-    return [Facts(agent, _of(agent, listed["deployments"]), _of(agent, listed["revisions"])) for agent in agents]
+    return [_facts(agent, listed) for agent in agents]
+
+
+def _facts(agent: Object, listed: Listed) -> Facts:
+    """What belongs to one agent."""
+    layers = {name: _of(agent, listed["deployments"], name.__eq__) for name in LAYERS}
+    return Facts(
+        agent,
+        deployments=_of(agent, listed["deployments"], lambda one: one not in LAYERS),
+        layers={name: found for name, found in layers.items() if found},
+        revisions=_of(agent, listed["revisions"]),
+    )
 
 
 def _key(agent: Object) -> tuple[str, str]:
     return agent["metadata"].get("namespace", ""), agent["metadata"]["name"]
 
 
-def _of(agent: Object, objects: Mapping[str, Object]) -> dict[str, Object]:
-    """Those of an agent by revision, oldest first; one whose owner is another agent of before is not among them."""
+def _of(
+    agent: Object, objects: Mapping[str, Object], chosen: Callable[[str], bool] = lambda _: True
+) -> dict[str, Object]:
+    """Those of an agent, and of chosen components, by revision, oldest first.
+
+    One whose owner is another agent of before is not among them.
+    """
     uid = agent["metadata"].get("uid")
     own = [
         one
         for one in objects.values()
         if any(owner.get("uid") == uid for owner in one["metadata"].get("ownerReferences") or ())
         and REVISION_LABEL in (one["metadata"].get("labels") or {})
+        and chosen(one["metadata"]["labels"].get(COMPONENT_LABEL, ""))
     ]
     own.sort(key=lambda one: (one.get("revision", 0), one["metadata"].get("creationTimestamp") or ""))
     return {one["metadata"]["labels"][REVISION_LABEL]: one for one in own}

@@ -4,6 +4,7 @@ from supportfleet_operator.api.agent import InvalidSupportAgentError, Metadata, 
 from supportfleet_operator.api.analysis import PLACEHOLDERS, Analysis, AnalysisMetric, MetricName, Prometheus
 from supportfleet_operator.api.checklist import Checklist
 from supportfleet_operator.api.group import API_VERSION, CRD_NAME, GROUP, KIND, PLURAL, VERSION
+from supportfleet_operator.api.layers import LAYERED, TOOLS, WORKER, Layer, LayerName
 from supportfleet_operator.api.model import Artifact, Model
 from supportfleet_operator.api.rollout import HeaderMatch, Pause, Rollout, Step, StringMatch
 from supportfleet_operator.api.spec import SupportAgentSpec
@@ -18,6 +19,7 @@ from supportfleet_operator.api.status import (
     TRAFFIC_ROUTED,
     AnalysisOutcome,
     Condition,
+    LayerStatus,
     ModelStatus,
     Phase,
     RolloutPhase,
@@ -35,6 +37,7 @@ __all__ = [
     "GROUP",
     "ISTIO",
     "KIND",
+    "LAYERED",
     "MODEL_SYNCED",
     "PLACEHOLDERS",
     "PLURAL",
@@ -44,8 +47,10 @@ __all__ = [
     "ROUTED",
     "SCALING_ACTIVE",
     "STALLED",
+    "TOOLS",
     "TRAFFIC_ROUTED",
     "VERSION",
+    "WORKER",
     "Analysis",
     "AnalysisMetric",
     "AnalysisOutcome",
@@ -54,6 +59,9 @@ __all__ = [
     "Condition",
     "HeaderMatch",
     "InvalidSupportAgentError",
+    "Layer",
+    "LayerName",
+    "LayerStatus",
     "Metadata",
     "MetricName",
     "Model",

@@ -35,9 +35,10 @@ here are refused by `kubectl`, and so is everything that breaks a rule; the answ
 | ConfigMap | NAME-model | with `spec.model.reload: Hot`; the model that pods load, once it is verified |
 | Job | NAME-channel-N | with `spec.model.channel`, every `channelPollSeconds`; asks where the channel points |
 
-Everything that changes behaviour (`spec.template`, `spec.config`, `spec.llm`, `spec.database` and `spec.model`) is one
-revision. Its name, such as `r63322be`, is a hash of those fields, so going back to an earlier spec is going back to an
-earlier revision. Each has a set of its own, in which nothing changes but the number of pods:
+Everything that changes behaviour (`spec.template`, `spec.config`, `spec.llm`, `spec.database`, `spec.model`,
+`spec.topology` and the `resources` of `spec.worker` and `spec.tools`) is one revision. Its name, such as `r63322be`, is
+a hash of those fields, so going back to an earlier spec is going back to an earlier revision. Each has a set of its
+own, in which nothing changes but the number of pods:
 
 | Object | Name | When |
 |---|---|---|
@@ -49,6 +50,17 @@ earlier revision. Each has a set of its own, in which nothing changes but the nu
 | Deployment | NAME-REVISION | always; its replicas belong to the autoscaler where there is one |
 | DestinationRule | NAME-REVISION | with `spec.traffic.provider: Istio`, while the revision has pods |
 | HorizontalPodAutoscaler | NAME-REVISION | with `spec.autoscaling`, while the revision has pods |
+
+With `spec.topology: Layered` ([layers](layers.md)) that Deployment takes messages alone, and each LAYER behind it,
+`worker` and `tools`, has in each revision:
+
+| Object | Name | When |
+|---|---|---|
+| Deployment | NAME-REVISION-LAYER | always; no tools where `spec.template.env` names another tool service |
+| Service | NAME-REVISION-tools | with a tools layer; the revision's workers call it |
+| HorizontalPodAutoscaler | NAME-REVISION-LAYER | with `spec.LAYER.autoscaling`, while the revision has pods |
+| PodDisruptionBudget | NAME-REVISION-LAYER | where there can be more than one pod |
+| NetworkPolicy | NAME-REVISION-LAYER | unless `spec.networkPolicy.enabled` is false |
 
 All belong to the agent and are deleted with it, the claim included. Pods pass Pod Security's `restricted` level: user
 and group 65532, a read-only root filesystem, no capabilities. They can write to `/tmp`, to `/models` where the model is
@@ -64,8 +76,9 @@ not on a claim, and to `/var/lib/supportfleet`; all of it is gone with the pod.
   is tried, so a change of those verifies the model once more.
 - Of the version and digest, or of where the channel points, with `spec.model.reload: Hot`: no new revision. Once the
   Job has verified the artifact, pods that run load it and swap; the conditions say if one can't.
-- Of the number of pods, autoscaling, Service, budget, network policy, traffic, the rollout itself or the size of a
-  claim: no new revision, and no pod is replaced.
+- Of `spec.topology`, or of a layer's resources: a new revision.
+- Of the number of pods, of a layer's too, autoscaling, Service, budget, network policy, traffic, the rollout itself or
+  the size of a claim: no new revision, and no pod is replaced.
 - Of the content of a Secret: nothing, until pods start anew for another reason.
 - `spec.suspend`: pods stop, without waiting for anything, and come back when it is taken away.
 

@@ -1,10 +1,22 @@
 """``spec``: what a user asks for."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from supportfleet_operator.api.base import ApiModel
+from supportfleet_operator.api.layers import (
+    COMBINED,
+    LAYERED,
+    RULES_OF_LAYERS,
+    TOOLS,
+    WORKER,
+    Layer,
+    LayerName,
+    Topology,
+    names_tool_service,
+)
 from supportfleet_operator.api.model import Model
 from supportfleet_operator.api.network import NetworkPolicy, Service
 from supportfleet_operator.api.pod import FreeObject
@@ -143,6 +155,7 @@ class SupportAgentSpec(ApiModel):
             field_path=".rollout.steps",
             reason="FieldValueForbidden",
         ),
+        *RULES_OF_LAYERS,
     )
 
     replicas: Annotated[Int32, Field(ge=0, le=MAX_REPLICAS)] = Field(
@@ -173,6 +186,24 @@ class SupportAgentSpec(ApiModel):
         None,
         description="The model that recognises what a customer wants. Default: none; a few keywords take its place.",
     )
+    topology: Topology = Field(
+        COMBINED,
+        description=(
+            "Who does the agent's work. Combined: every pod takes messages, answers them and carries out tools. "
+            "Layered: these pods take messages alone; spec.worker has those that answer them and spec.tools those that "
+            "carry out tools, each scaled by itself. Layered needs spec.database, and TOOLS_API_KEY."
+        ),
+    )
+    worker: Layer | None = Field(
+        None, description="The layer that answers messages, with topology Layered. Default: one pod."
+    )
+    tools: Layer | None = Field(
+        None,
+        description=(
+            "The layer that carries out tools, with topology Layered. Default: one pod; "
+            "none where spec.template.env sets TOOLS_URL, which names another tool service."
+        ),
+    )
     service: Service = Field(Service(), description="The Service that the agent is reached through.")
     autoscaling: Autoscaling | None = Field(
         None, description="Scale the number of pods with their load. Default: spec.replicas pods, always."
@@ -189,10 +220,23 @@ class SupportAgentSpec(ApiModel):
         Rollout(),
         description=(
             "How a new revision takes over from the stable one. A revision is everything that changes behaviour: "
-            "spec.template, spec.config, spec.llm, spec.database and spec.model."
+            "spec.template, spec.config, spec.llm, spec.database, spec.model, spec.topology and the layers' resources."
         ),
     )
     traffic: Traffic = Field(Traffic(), description="Who splits customers' traffic between revisions.")
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether the agent's work is divided among layers."""
+        return self.topology == LAYERED
+
+    @property
+    def layers(self) -> Mapping[LayerName, Layer]:
+        """The layers behind the gateway; none where each pod does it all."""
+        if not self.is_layered:
+            return {}
+        worker: Mapping[LayerName, Layer] = {WORKER: self.worker or Layer()}
+        return worker if names_tool_service(self) else {TOOLS: self.tools or Layer(), **worker}
 
     @property
     def first_pods(self) -> int:

@@ -142,6 +142,14 @@ class RolloutStatus(StatusModel):
     ) = Field(None, description="Counters of pods when the measurement began, which the next one is compared with.")
 
 
+class LayerStatus(StatusModel):
+    """One layer behind the gateway, of all revisions."""
+
+    name: Literal["worker", "tools"] = Field(description="Name of the layer.")
+    replicas: Int32 = Field(0, description="Pods that exist.")
+    ready_replicas: Int32 = Field(0, description="Pods that are ready.")
+
+
 class SupportAgentStatus(StatusModel):
     """What the operator found. Written by the operator only."""
 
@@ -155,6 +163,9 @@ class SupportAgentStatus(StatusModel):
     ready_replicas: Int32 | None = Field(None, description="Pods that are ready for traffic.")
     updated_replicas: Int32 | None = Field(None, description="Pods that run what spec says now.")
     selector: str | None = Field(None, description="Label selector of the pods, for autoscalers.")
+    layers: Annotated[tuple[LayerStatus, ...], Field(max_length=2), ListMap(("name",))] | None = Field(
+        None, description="The layers behind the gateway, whose pods the numbers above count, with topology Layered."
+    )
     model: ModelStatus | None = Field(None, description="The model that the pods run on.")
     rollout: RolloutStatus | None = Field(None, description="How far the rollout of a new revision is.")
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32), ListMap(("type",))] | None = Field(

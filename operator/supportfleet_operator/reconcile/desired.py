@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from supportfleet_operator.api import GROUP, Artifact, InvalidSupportAgentError, SupportAgent, parse
+from supportfleet_operator.api import GROUP, Artifact, InvalidSupportAgentError, LayerName, SupportAgent, parse
 from supportfleet_operator.cluster.resources import Manifest, ObjectRef, ref_of
 from supportfleet_operator.resources import (
     RevisionChildren,
@@ -32,6 +32,9 @@ from supportfleet_operator.rollout import Scale
 APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 """Annotation of every child: the hash of the manifest that was applied. It tells a removed field from a foreign one."""
 HASH_LENGTH: Final = 16
+
+LayerSizes = Mapping[str, Mapping[LayerName, int]]
+"""Pods of each layer, by revision; those without layers aren't there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +102,21 @@ class Desired:
         routing: Routing,
         scale: Mapping[str, Scale],
         told: Artifact | None = None,
+        layers: LayerSizes | None = None,
     ) -> Rendered:
         """Render what the revisions share, and each revision that has a scale.
 
         ``told`` is the artifact that pods with a hot model are to load now.
         """
+        sizes = layers or {}
         number = _number(self.revision, snapshots)
         known = tuple(revision for revision in scale if revision in snapshots)
         routes = (routing.service, routing.matched, routing.mirror, routing.sticky, *sorted(routing.weights.items()))
         pods = sorted((name, one.min_replicas, one.autoscaled) for name, one in scale.items())
-        key = (number, known, told, routes, *pods)
+        behind = sorted((name, *sorted(one.items())) for name, one in sizes.items())
+        key = (number, known, told, routes, *pods, *behind)
         if key not in self._newest:
-            rendered = _render(self, snapshots, routing, scale, told)
+            rendered = _render(self, snapshots, routing, scale, told=told, layers=sizes)
             self._newest.clear()
             self._newest[key] = rendered
         return self._newest[key]
@@ -159,13 +165,22 @@ def _render(
     snapshots: Mapping[str, Snapshot],
     routing: Routing,
     scale: Mapping[str, Scale],
+    *,
     told: Artifact | None,
+    layers: LayerSizes,
 ) -> Rendered:
     agents = {name: found for name in scale if (found := desired.as_of(name, snapshots)) is not None}
     hot = any(agent.spec.model is not None and agent.spec.model.hot for agent in agents.values())
-    shared = shared_children(desired.agent, routing, told if hot else None)
+    layered = any(agent.spec.is_layered for name, agent in agents.items() if scale[name].min_replicas)
+    shared = shared_children(desired.agent, routing, told if hot else None, layered=layered)
     revisions = {
-        name: revision_children(agent, name, replicas=scale[name].min_replicas, autoscaled=scale[name].autoscaled)
+        name: revision_children(
+            agent,
+            name,
+            replicas=scale[name].min_replicas,
+            autoscaled=scale[name].autoscaled,
+            layers=layers.get(name),
+        )
         for name, agent in agents.items()
     }
     wanted = [_history(desired, snapshots)] if desired.revision in scale else []

@@ -16,9 +16,9 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from supportfleet_operator.api import MODEL_SYNCED, Artifact, SupportAgent
+from supportfleet_operator.api import MODEL_SYNCED, WORKER, Artifact, SupportAgent
 from supportfleet_operator.cluster.resources import CONFIG_MAPS, Manifest
-from supportfleet_operator.reconcile.observe import Observed, is_ready, revision_of
+from supportfleet_operator.reconcile.observe import Observed, is_ready, layer_of, revision_of
 from supportfleet_operator.reconcile.policies import model_sync
 from supportfleet_operator.reconcile.policies.base import condition, parse_time
 from supportfleet_operator.reconcile.policies.model_reasons import explain
@@ -142,8 +142,15 @@ def _taken(observed: Observed, wanted: Artifact, verified: Gate, again: float) -
 def loaded_pods(observed: Observed, digest: str) -> int:
     """Ready pods that have a model loaded: those that were made for it, and those that took it."""
     hot = _hot_agents(observed)
-    made = [pod for pod in observed.agent_pods if is_ready(pod) and revision_of(pod) not in hot]
+    made = [pod for pod in loading_pods(observed) if is_ready(pod) and revision_of(pod) not in hot]
     return sum(1 for pod in made if made_for(pod) == digest) + _took(observed, digest)
+
+
+def loading_pods(observed: Observed) -> list[Manifest]:
+    """Pods that load models: those that answer messages, which are the workers where a revision has layers."""
+    layered = {name for name in {revision_of(pod) for pod in observed.agent_pods} if observed.is_layered(name)}
+    reached = [pod for pod in observed.agent_pods if revision_of(pod) not in layered]
+    return [*reached, *(pod for pod in observed.working_pods if layer_of(pod) == WORKER)]
 
 
 def made_for(pod: Manifest) -> str | None:
@@ -197,17 +204,17 @@ def _is_under_way(observed: Observed) -> bool:
 
 def _hot_agents(observed: Observed) -> dict[str, SupportAgent]:
     """The agent as of each revision that has pods and takes models while they run."""
-    names = {revision_of(pod) for pod in observed.agent_pods}
+    names = {revision_of(pod) for pod in loading_pods(observed)}
     agents = {name: agent for name in sorted(names) if (agent := observed.as_of(name)) is not None}
     return {name: agent for name, agent in agents.items() if agent.spec.model is not None and agent.spec.model.hot}
 
 
 def _followers(observed: Observed, revision: str) -> list[Manifest]:
-    return [pod for pod in observed.agent_pods if revision_of(pod) == revision]
+    return [pod for pod in loading_pods(observed) if revision_of(pod) == revision]
 
 
 def _ready(observed: Observed) -> list[str]:
-    """Pods that answer customers and take models while they run."""
+    """Pods that are ready and take models while they run."""
     pods = [pod for name in _hot_agents(observed) for pod in _followers(observed, name)]
     return [str(pod["metadata"]["name"]) for pod in pods if is_ready(pod)]
 

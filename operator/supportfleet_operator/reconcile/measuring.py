@@ -6,9 +6,10 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Final
 
+from supportfleet_operator.api import TOOLS, WORKER
 from supportfleet_operator.cluster.scraper import Target
 from supportfleet_operator.reconcile import rollouts
-from supportfleet_operator.reconcile.observe import Observed, revision_of
+from supportfleet_operator.reconcile.observe import Observed, layer_of, revision_of
 from supportfleet_operator.reconcile.probes import Probe, targets
 from supportfleet_operator.rollout import due, queries, scraped
 
@@ -40,6 +41,24 @@ def probe(observed: Observed, now: dt.datetime) -> Probe | None:
 
 
 def _targets(observed: Observed, revision: str) -> Mapping[str, Target]:
+    """Pods of a revision that count: gateways count requests, workers answers, and who is both counts both.
+
+    Some figures divide what one counts by what the other does, so where there are more pods than are read, as large a
+    share of each is.
+    """
     agent = observed.as_of(revision)
-    own = [pod for pod in observed.agent_pods if revision_of(pod) == revision]
-    return targets(own, agent.spec.template.port, MEASURED) if agent is not None else {}
+    if agent is None:
+        return {}
+    own = [pod for pod in observed.working_pods if revision_of(pod) == revision and layer_of(pod) != TOOLS]
+    workers = [pod for pod in own if layer_of(pod) == WORKER]
+    gateways = [pod for pod in own if layer_of(pod) is None]
+    shared = of_workers(len(gateways), len(workers), MEASURED)
+    port = agent.spec.template.port
+    return {**targets(gateways, port, MEASURED - shared), **targets(workers, port, shared)}
+
+
+def of_workers(gateways: int, workers: int, most: int) -> int:
+    """How many of the pods that are read are workers: their share, but one of each sort that there is."""
+    if gateways + workers <= most or not gateways or not workers:
+        return workers
+    return max(1, min(most - 1, round(most * workers / (gateways + workers))))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from supportfleet_operator.api import Problem, SupportAgent
+from supportfleet_operator.api import LAYERED, TOOLS, WORKER, LayerName, Problem, SupportAgent
 from supportfleet_operator.cluster.cache import is_owned_by
 from supportfleet_operator.cluster.resources import (
     CONTROLLER_REVISIONS,
@@ -24,6 +24,8 @@ from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
 from supportfleet_operator.resources import COMPONENT, REVISION
 from supportfleet_operator.rollout import Answer, Query
+
+LAYERS: Final[tuple[LayerName, ...]] = (WORKER, TOOLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +75,52 @@ class Observed:
 
     @property
     def deployments(self) -> dict[str, Manifest]:
-        """Deployments by revision; the one of an operator that knew no revisions is under the empty name."""
-        return {revision_of(child): child for ref, child in self.children.items() if ref.kind == DEPLOYMENTS.kind}
+        """Deployments that customers reach, by revision; one of an operator that knew none is under the empty name."""
+        return {
+            revision_of(child): child
+            for ref, child in self.children.items()
+            if ref.kind == DEPLOYMENTS.kind and layer_of(child) is None
+        }
+
+    @property
+    def layers(self) -> dict[tuple[str, LayerName], Manifest]:
+        """Deployments of layers, by revision and layer."""
+        return {
+            (revision_of(child), layer): child
+            for ref, child in self.children.items()
+            if ref.kind == DEPLOYMENTS.kind and (layer := layer_of(child)) is not None
+        }
+
+    def layer(self, revision: str, name: LayerName) -> Manifest | None:
+        """The Deployment of a revision's layer."""
+        return self.layers.get((revision, name))
+
+    def is_layered(self, revision: str) -> bool:
+        """Whether a revision's work is divided among layers."""
+        if self.desired is not None and revision == self.desired.revision:
+            return self.desired.agent.spec.is_layered
+        known = self.snapshots.get(revision)
+        return known is not None and (known.data.get("spec") or {}).get("topology") == LAYERED
+
+    def layers_of(self, revision: str) -> tuple[LayerName, ...]:
+        """The layers that a revision should have."""
+        agent = self.as_of(revision) if self.is_layered(revision) else None
+        return tuple(agent.spec.layers) if agent is not None else ()
+
+    def parts(self, revision: str) -> dict[LayerName | None, Manifest | None]:
+        """A revision's Deployments: that which customers reach, then those of its layers; None for one to come."""
+        found: dict[LayerName | None, Manifest | None] = {None: self.deployments.get(revision)}
+        return found | {name: self.layer(revision, name) for name in self.layers_of(revision)}
 
     def of_revision(self, kind: str, revision: str) -> Manifest | None:
-        """A revision's child of a kind that it has one of."""
+        """A revision's child of a kind that it has one of, beside those of its layers."""
         return next(
-            (one for ref, one in self.children.items() if ref.kind == kind and revision_of(one) == revision), None
+            (
+                one
+                for ref, one in self.children.items()
+                if ref.kind == kind and revision_of(one) == revision and layer_of(one) is None
+            ),
+            None,
         )
 
     def child_named(self, kind: str, name: str) -> Manifest | None:
@@ -87,8 +128,15 @@ class Observed:
         return self.children.get(ObjectRef(kind, str(self.agent["metadata"]["namespace"]), name))
 
     def ready_pods(self, revision: str) -> int:
-        """Pods of a revision that can answer customers now."""
-        return sum(1 for pod in self.agent_pods if revision_of(pod) == revision and is_ready(pod))
+        """Pods of a revision by which customers are answered now: none while a layer behind them has none."""
+        found = sum(1 for pod in self.agent_pods if revision_of(pod) == revision and is_ready(pod))
+        return found if found == 0 or not self.lacking(revision) else 0
+
+    def lacking(self, revision: str) -> tuple[LayerName, ...]:
+        """The layers of a revision that have no ready pod."""
+        wanted = self.layers_of(revision)
+        ready = {layer_of(pod) for pod in self.working_pods if revision_of(pod) == revision and is_ready(pod)}
+        return tuple(name for name in wanted if name not in ready)
 
     @property
     def claim(self) -> Manifest | None:
@@ -102,8 +150,13 @@ class Observed:
 
     @property
     def agent_pods(self) -> list[Manifest]:
-        """Pods that answer customers, without those on their way out."""
+        """Pods that customers reach, without those on their way out."""
         return [pod for pod in self.pods if _component(pod) == "agent" and not is_leaving(pod)]
+
+    @property
+    def working_pods(self) -> list[Manifest]:
+        """The same, and those of the layers behind them."""
+        return [pod for pod in self.pods if _component(pod) in {"agent", *LAYERS} and not is_leaving(pod)]
 
     def pods_of(self, job: Manifest) -> list[Manifest]:
         """Pods of one Job."""
@@ -126,6 +179,12 @@ def snapshots_in(children: Mapping[ObjectRef, Manifest]) -> dict[str, Snapshot]:
 def revision_of(manifest: Mapping[str, Any]) -> str:
     """The revision that an object belongs to; empty for what all share, and for what is older than revisions."""
     return str((manifest["metadata"].get("labels") or {}).get(REVISION, ""))
+
+
+def layer_of(manifest: Mapping[str, Any]) -> LayerName | None:
+    """The layer that an object belongs to; None for what is of no layer, or of the pods that customers reach."""
+    component = _component(manifest)
+    return next((name for name in LAYERS if name == component), None)
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

@@ -227,7 +227,7 @@ def _writes(scene: Comparison) -> Iterator[Write]:
 def _is_held(ref: ObjectRef, manifest: Manifest, live: Manifest | None, scene: Comparison) -> bool:
     """Whether this child has to wait for the model or for the Deployment; what runs as desired may be put right."""
     if ref.kind == AUTOSCALERS.kind:  # a Deployment of that name may be somebody else's, and must not be scaled
-        return revision_of(manifest) not in scene.observed.deployments
+        return scene.observed.child_named(DEPLOYMENTS.kind, manifest["spec"]["scaleTargetRef"]["name"]) is None
     if ref.kind != DEPLOYMENTS.kind or (live is not None and stamp(live) == stamp(manifest)):
         return False
     revision, desired = revision_of(manifest), scene.observed.desired
@@ -264,7 +264,7 @@ def _first_replicas(manifest: Manifest, rendered: Rendered) -> int | None:
     """Pods to begin with, for a Deployment whose number an autoscaler keeps; it ignores 0."""
     if manifest["kind"] != DEPLOYMENTS.kind or "replicas" in manifest["spec"]:
         return None
-    return max(1, rendered.revisions[revision_of(manifest)].first_replicas)
+    return max(1, rendered.revisions[revision_of(manifest)].first_replicas_of(manifest["metadata"]["name"]))
 
 
 def _is_smaller(live: Manifest, manifest: Manifest) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from supportfleet_operator.api import MODEL_SYNCED, ROUTED, Artifact, Rollout, RolloutStatus
 from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
-from supportfleet_operator.reconcile import checklists
+from supportfleet_operator.reconcile import checklists, layers
 from supportfleet_operator.reconcile.desired import Desired, Rendered, Snapshot
 from supportfleet_operator.reconcile.observe import Observed, revision_of
 from supportfleet_operator.reconcile.policies import model_sync, pods, traffic
@@ -151,15 +151,22 @@ def _view(observed: Observed, name: str, deployment: Manifest | None, snapshot: 
 
 def _problem(observed: Observed, name: str, deployment: Manifest | None) -> str | None:
     """What keeps a revision's pods from running, in the cluster's words."""
-    failure = condition(deployment, "ReplicaFailure")
-    if failure is not None and failure["status"] == "True":
-        return pods.shorten(str(failure.get("message", "")))
-    own = (pod for pod in observed.agent_pods if revision_of(pod) == name)
+    behind = (one for (revision, _), one in observed.layers.items() if revision == name)
+    for failure in (condition(one, "ReplicaFailure") for one in (deployment, *behind)):
+        if failure is not None and failure["status"] == "True":
+            return pods.shorten(str(failure.get("message", "")))
+    own = (pod for pod in observed.working_pods if revision_of(pod) == name)
     waiting = next(pods.waiting(own, TROUBLE), None)
     if waiting is None:
-        return _model_trouble(observed, name) if deployment is None else None
+        return _model_trouble(observed, name) if deployment is None else _lacks(observed, name)
     said = f": {waiting.message}" if waiting.message else ""
     return f"container {waiting.container!r} of pod {waiting.pod!r} is in {waiting.reason}{said}"
+
+
+def _lacks(observed: Observed, name: str) -> str | None:
+    """The layers without which a revision's ready pods can answer nobody."""
+    lacking = observed.lacking(name) if any(revision_of(pod) == name for pod in observed.agent_pods) else ()
+    return f"no pod of {' and '.join(lacking)} is ready" if lacking else None
 
 
 def _model_trouble(observed: Observed, name: str) -> str | None:
@@ -172,7 +179,9 @@ def _model_trouble(observed: Observed, name: str) -> str | None:
 
 def render(observed: Observed, desired: Desired, decision: Decision, told: Artifact | None) -> Rendered:
     """The children that the decision wants, and pods that are told to load an artifact while they run."""
-    return desired.render(observed.snapshots, routing(observed, desired, decision), decision.scale, told)
+    gateways = replicas_needed(observed, desired, decision.state)
+    behind = layers.sizes(observed, decision, gateways)
+    return desired.render(observed.snapshots, routing(observed, desired, decision), decision.scale, told, behind)
 
 
 def routing(observed: Observed, desired: Desired, decision: Decision) -> Routing:

@@ -20,6 +20,8 @@ from supportfleet_operator.api import (
     STALLED,
     TRAFFIC_ROUTED,
     Condition,
+    LayerName,
+    LayerStatus,
     ModelStatus,
     Phase,
     RolloutStatus,
@@ -28,6 +30,7 @@ from supportfleet_operator.api import (
 from supportfleet_operator.cluster.recorder import News
 from supportfleet_operator.reconcile import channels, hot
 from supportfleet_operator.reconcile.desired import verified
+from supportfleet_operator.reconcile.observe import LAYERS
 from supportfleet_operator.reconcile.policies import (
     availability,
     invalid_spec,
@@ -73,6 +76,7 @@ def status_of(view: View, gate: Gate, finding: Finding | None) -> dict[str, Any]
         ready_replicas=sum(one.get("readyReplicas", 0) for one in deployments),
         updated_replicas=newest.get("updatedReplicas", 0),
         selector=selector_text(desired.agent) if desired else (observed.agent.get("status") or {}).get("selector"),
+        layers=_layers(view) or None,
         model=_model(view, gate),
         rollout=_rollout(view),
         conditions=tuple(
@@ -167,11 +171,27 @@ def _rollout(view: View) -> RolloutStatus | None:
 
 
 def _praise(view: View) -> str:
-    deployment = (view.deployment or {}).get("status") or {}
-    available, wanted = deployment.get("availableReplicas", 0), availability.required(view)
+    (_, available, wanted), *behind = availability.counts(view)
+    layers = "".join(f", {ready} of {needed} in {name}" for name, ready, needed in behind)
     model = view.spec.model.artifact if view.spec.model else None
     on = f" on model {model.version!r} ({model.digest[:DIGEST_SHOWN]}…)" if model else ""
-    return f"{available} pods are ready, {wanted} are needed{on}"
+    return f"{available} pods are ready, {wanted} are needed{layers}{on}"
+
+
+def _layers(view: View) -> tuple[LayerStatus, ...]:
+    """The layers that any revision has, as they are."""
+    found: dict[LayerName, list[Mapping[str, Any]]] = {}
+    for (_, name), deployment in view.observed.layers.items():
+        found.setdefault(name, []).append(deployment.get("status") or {})
+    return tuple(
+        LayerStatus(
+            name=name,
+            replicas=sum(one.get("replicas", 0) for one in found[name]),
+            ready_replicas=sum(one.get("readyReplicas", 0) for one in found[name]),
+        )
+        for name in LAYERS
+        if name in found
+    )
 
 
 def _model(view: View, gate: Gate) -> ModelStatus | None:

@@ -5,7 +5,6 @@ from supportfleet_operator.resources.checklist import checklist_job
 from supportfleet_operator.resources.children import (
     CHILD_KINDS,
     ChildKind,
-    Manifest,
     RevisionChildren,
     SharedChildren,
     revision_children,
@@ -23,6 +22,7 @@ from supportfleet_operator.resources.labels import (
     selector,
     selector_text,
 )
+from supportfleet_operator.resources.manifests import Manifest
 from supportfleet_operator.resources.revision import at_revision, controller_revision, revision_name, snapshot
 from supportfleet_operator.resources.routing import NOBODY, Routing
 

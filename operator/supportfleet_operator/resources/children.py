@@ -1,26 +1,27 @@
 """Everything that an agent wants to exist: what its revisions share, and what each of them has for itself."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from supportfleet_operator.api import Artifact, SupportAgent
+from supportfleet_operator.api import Artifact, LayerName, SupportAgent
 from supportfleet_operator.resources.configmap import config_map
 from supportfleet_operator.resources.deployment import deployment
 from supportfleet_operator.resources.destinationrule import destination_rule
 from supportfleet_operator.resources.hpa import autoscaler
 from supportfleet_operator.resources.httproute import http_route
+from supportfleet_operator.resources.layers import LayerChildren, full_size, layer_children
+from supportfleet_operator.resources.manifests import Manifest, Manifests
 from supportfleet_operator.resources.model_job import model_job
 from supportfleet_operator.resources.model_pointer import model_pointer
 from supportfleet_operator.resources.model_pvc import model_claim
 from supportfleet_operator.resources.networkpolicy import network_policy
 from supportfleet_operator.resources.pdb import disruption_budget
+from supportfleet_operator.resources.roles import reached
 from supportfleet_operator.resources.routing import Routing
 from supportfleet_operator.resources.service import revision_service, service
 from supportfleet_operator.resources.serviceaccount import service_account
 from supportfleet_operator.resources.virtualservice import virtual_service
-
-Manifest = dict[str, Any]
 
 
 class ChildKind(NamedTuple):
@@ -50,19 +51,7 @@ CHILD_KINDS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Manifests:
-    """Manifests in the order in which they are applied; None for what the agent doesn't want."""
-
-    def __iter__(self) -> Iterator[Manifest]:
-        """The manifests that are wanted, in order."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, dict):
-                yield value
-
-
-@dataclass(frozen=True, slots=True)
-class SharedChildren(_Manifests):
+class SharedChildren(Manifests):
     """What all revisions share. The network policy stands before there are pods."""
 
     service_account: Manifest
@@ -76,7 +65,7 @@ class SharedChildren(_Manifests):
 
 
 @dataclass(frozen=True, slots=True)
-class RevisionChildren(_Manifests):
+class RevisionChildren(Manifests):
     """What one revision has. Its Deployment waits for its model Job.
 
     The claim and the Job can be the same objects for several revisions; they are then rendered alike.
@@ -87,6 +76,8 @@ class RevisionChildren(_Manifests):
     destination_rule: Manifest | None
     model_claim: Manifest | None
     model_job: Manifest | None
+    layers: tuple[LayerChildren, ...]
+    """Those behind the gateway, where there are any, come first: it is of no use without them."""
     deployment: Manifest
     autoscaler: Manifest | None
 
@@ -95,15 +86,23 @@ class RevisionChildren(_Manifests):
     model_job_name: str | None
     """Name of the Job that proves the revision's model, whether or not it is wanted now."""
 
+    def first_replicas_of(self, deployment: str) -> int:
+        """The same of the Deployment with this name, which may be a layer's."""
+        others = {one.deployment["metadata"]["name"]: one.first_replicas for one in self.layers}
+        return others.get(deployment, self.first_replicas)
 
-def shared_children(agent: SupportAgent, routing: Routing, hot: Artifact | None = None) -> SharedChildren:
+
+def shared_children(
+    agent: SupportAgent, routing: Routing, hot: Artifact | None = None, *, layered: bool | None = None
+) -> SharedChildren:
     """Render what an agent's revisions share, for requests that go where ``routing`` says.
 
-    ``hot`` is the artifact that pods with a hot model load now: the one that a model Job verified last.
+    ``hot`` is the artifact that pods with a hot model load now: the one that a model Job verified last. ``layered``
+    says whether any revision has layers; where nothing is said, whether the spec asks for them.
     """
     return SharedChildren(
         service_account=service_account(agent),
-        network_policy=network_policy(agent),
+        network_policy=network_policy(agent, layered=agent.spec.is_layered if layered is None else layered),
         model_claim=model_claim(agent),
         disruption_budget=disruption_budget(agent),
         service=service(agent, routing.service),
@@ -113,25 +112,38 @@ def shared_children(agent: SupportAgent, routing: Routing, hot: Artifact | None 
     )
 
 
-def revision_children(agent: SupportAgent, revision: str, *, replicas: int, autoscaled: bool) -> RevisionChildren:
+def revision_children(
+    agent: SupportAgent,
+    revision: str,
+    *,
+    replicas: int,
+    autoscaled: bool,
+    layers: Mapping[LayerName, int] | None = None,
+) -> RevisionChildren:
     """Render one revision of an agent, which has the revision's behaviour (``at_revision``).
 
     ``replicas`` is how many pods its traffic needs; with ``autoscaled``, and ``spec.autoscaling``, it is how many at
-    least. A revision with none keeps what it takes to come back, and neither an autoscaler, which would start pods, nor
-    a model Job, which it must not wait for.
+    least. ``layers`` says the same of those behind the gateway, which have all of their pods where nothing is said, and
+    none beside a gateway that has none. A revision with none keeps what it takes to come back, and neither an
+    autoscaler, which would start pods, nor a model Job, which it must not wait for.
     """
     pods = 0 if agent.spec.suspend else replicas
     scaling = agent.spec.autoscaling if autoscaled and pods else None
     least = min(pods, scaling.max_replicas) if scaling else pods
     job = model_job(agent)
+    sizes = full_size(agent) if layers is None else layers
     return RevisionChildren(
         config_map=config_map(agent, revision),
         service=revision_service(agent, revision),
         destination_rule=destination_rule(agent, revision) if pods else None,
         model_claim=model_claim(agent) if pods else None,
         model_job=job if pods else None,
+        layers=tuple(
+            layer_children(agent, revision, name, replicas=sizes[name] if pods else 0, autoscaled=autoscaled)
+            for name in agent.spec.layers
+        ),
         deployment=deployment(agent, revision, None if scaling else pods),
-        autoscaler=autoscaler(agent, revision, least) if scaling else None,
+        autoscaler=autoscaler(agent, revision, scaling, least, reached(agent)) if scaling else None,
         first_replicas=least,
         model_job_name=job["metadata"]["name"] if job else None,
     )

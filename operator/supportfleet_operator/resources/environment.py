@@ -5,7 +5,7 @@ The names here and those in ``api.environment.RESERVED_ENV`` are the same set: w
 
 from typing import Any, Final
 
-from supportfleet_operator.api import Artifact, SupportAgent
+from supportfleet_operator.api import TOOLS, Artifact, SupportAgent
 from supportfleet_operator.resources import names
 
 MODEL_DIR: Final = "/models"
@@ -16,23 +16,34 @@ POINTER_DIR: Final = "/etc/supportfleet-model"
 AWS_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 """Keys of the credentials' Secret, and the variables that they become."""
 
+TOOLS_SERVICE_PORT: Final = 8081
+
 
 def agent_env(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
-    """Variables of the agent's container. Users' own come last, so that they can refer to the others.
-
-    The runtime names its queue by the revision: a message is worked by the revision that it was sent to.
-    """
+    """Variables of a container that answers messages. Users' own come last, so that they can refer to the others."""
     return [
-        {"name": "API_PORT", "value": str(agent.spec.template.port)},
-        *_identity(agent),
-        {"name": "AGENT_REVISION", "value": revision},
-        {"name": "CONFIG_FILE", "value": names.CONFIG_FILE},
-        {"name": "CONFIG_DIR", "value": CONFIG_DIR},
+        *_settings(agent, revision, "API_PORT"),
         *_model(agent),
         *_database(agent),
         *_llm(agent),
+        *_tools(agent, revision),
         *_own(agent),
     ]
+
+
+def gateway_env(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """Variables of a container that takes messages alone: customers reach it, and it has no language model's key."""
+    return [
+        *_settings(agent, revision, "API_PORT"),
+        *_database(agent),
+        *_tools(agent, revision),
+        *_own(agent),
+    ]
+
+
+def tools_env(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """Variables of a container that carries out tools: it has neither a model nor a language model's key."""
+    return [*_settings(agent, revision, "TOOLS_PORT"), *_database(agent), *_own(agent)]
 
 
 def sync_env(agent: SupportAgent) -> list[dict[str, Any]]:
@@ -60,6 +71,27 @@ def artifact_of(agent: SupportAgent) -> Artifact:
 def env_from(agent: SupportAgent) -> list[dict[str, Any]]:
     """ConfigMaps and Secrets that become variables."""
     return [source.manifest() for source in agent.spec.template.env_from or ()]
+
+
+def _settings(agent: SupportAgent, revision: str, port: str) -> list[dict[str, Any]]:
+    """What every part of the runtime is told; ``port`` is the variable for where it listens.
+
+    The runtime names its queue by the revision: a message is worked by the revision that it was sent to.
+    """
+    return [
+        {"name": port, "value": str(agent.spec.template.port)},
+        *_identity(agent),
+        {"name": "AGENT_REVISION", "value": revision},
+        {"name": "CONFIG_FILE", "value": names.CONFIG_FILE},
+        {"name": "CONFIG_DIR", "value": CONFIG_DIR},
+    ]
+
+
+def _tools(agent: SupportAgent, revision: str) -> list[dict[str, Any]]:
+    """The tools layer of the revision, where it has one."""
+    if TOOLS not in agent.spec.layers:
+        return []
+    return [{"name": "TOOLS_URL", "value": f"http://{names.of_layer(agent, revision, TOOLS)}:{TOOLS_SERVICE_PORT}"}]
 
 
 def _identity(agent: SupportAgent) -> list[dict[str, Any]]:

@@ -1,21 +1,21 @@
-"""The autoscaler of one revision of an agent: it scales that revision's Deployment, and can't see any other."""
+"""The autoscalers of one revision of an agent: each scales one of that revision's Deployments, and sees no other."""
 
 from typing import Any
 
 from supportfleet_operator.api import SupportAgent
-from supportfleet_operator.resources import names
+from supportfleet_operator.api.scaling import Autoscaling
 from supportfleet_operator.resources.labels import metadata
+from supportfleet_operator.resources.roles import Role
 
 
-def autoscaler(agent: SupportAgent, revision: str, min_replicas: int) -> dict[str, Any]:
+def autoscaler(
+    agent: SupportAgent, revision: str, wanted: Autoscaling, min_replicas: int, role: Role
+) -> dict[str, Any]:
     """The HorizontalPodAutoscaler, from as many pods as the revision's traffic needs now.
 
     ``targetQueueDepth`` is not rendered: a metric that nobody serves would stop the autoscaler from scaling down.
     """
-    wanted = agent.spec.autoscaling
-    if wanted is None:
-        raise ValueError(f"{agent.metadata.name} has no autoscaling to render")
-    name = names.of_revision(agent, revision)
+    name = role.name(agent, revision)
     spec: dict[str, Any] = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
         "minReplicas": min_replicas,
@@ -35,6 +35,6 @@ def autoscaler(agent: SupportAgent, revision: str, min_replicas: int) -> dict[st
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": metadata(agent, name, revision=revision),
+        "metadata": metadata(agent, name, role.component, revision=revision),
         "spec": spec,
     }

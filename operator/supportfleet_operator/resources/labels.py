@@ -22,9 +22,9 @@ MANAGER_NAME: Final = "supportfleet"
 MODEL_DIGEST: Final = f"{GROUP}/model-digest"
 """Annotation of pods and of the sync Job: the artifact that they must run on."""
 
-Component = Literal["agent", "model-sync", "model-channel", "checklist"]
-"""agent: pods that answer customers, and what serves them. model-sync: what fetches the model. model-channel: what asks
-which one. checklist: what tries a revision out."""
+Component = Literal["agent", "worker", "tools", "model-sync", "model-channel", "checklist"]
+"""agent: pods that customers reach, and what serves them. worker and tools: the layers behind those, where an agent has
+them. model-sync: what fetches the model. model-channel: what asks which one. checklist: what tries a revision out."""
 
 
 def labels(agent: SupportAgent, component: Component = "agent", revision: str | None = None) -> dict[str, str]:
@@ -39,9 +39,9 @@ def labels(agent: SupportAgent, component: Component = "agent", revision: str | 
     }
 
 
-def selector(agent: SupportAgent, revision: str | None = None) -> dict[str, str]:
-    """What chooses the pods that answer customers, of one revision or of all, and never those of the model sync."""
-    own = {COMPONENT: "agent", AGENT: agent.metadata.name}
+def selector(agent: SupportAgent, revision: str | None = None, component: Component = "agent") -> dict[str, str]:
+    """What chooses the pods that customers reach, of one revision or of all, or those of a layer; no others."""
+    own = {COMPONENT: component, AGENT: agent.metadata.name}
     return own | {REVISION: revision} if revision else own
 
 

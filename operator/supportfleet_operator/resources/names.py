@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, Final
 
-from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api import LayerName, SupportAgent
 
 AGENT_CONTAINER: Final = "agent"
 SYNC_CONTAINER: Final = "sync-model"
@@ -28,6 +28,11 @@ def agent_name(agent: SupportAgent) -> str:
 def of_revision(agent: SupportAgent, revision: str) -> str:
     """Name of a revision's Deployment, Services, autoscaler, DestinationRule and ControllerRevision."""
     return f"{agent.metadata.name}-{revision}"
+
+
+def of_layer(agent: SupportAgent, revision: str, layer: LayerName) -> str:
+    """Name of what a layer of a revision has: Deployment, Service, autoscaler, disruption budget, network policy."""
+    return f"{of_revision(agent, revision)}-{layer}"
 
 
 def config_map(agent: SupportAgent, revision: str) -> str:

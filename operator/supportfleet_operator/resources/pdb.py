@@ -1,8 +1,8 @@
-"""The disruption budget of an agent."""
+"""The disruption budgets of an agent."""
 
 from typing import Any
 
-from supportfleet_operator.api import SupportAgent
+from supportfleet_operator.api import LayerName, SupportAgent
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import metadata, selector
 
@@ -25,6 +25,21 @@ def disruption_budget(agent: SupportAgent) -> dict[str, Any] | None:
         "spec": {
             "selector": {"matchLabels": selector(agent)},
             **budget,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def layer_budget(agent: SupportAgent, revision: str, layer: LayerName) -> dict[str, Any]:
+    """The PodDisruptionBudget of a revision's layer. ``minAvailable`` is about the pods that customers reach."""
+    wanted = agent.spec.availability.max_unavailable
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(agent, names.of_layer(agent, revision, layer), layer, revision=revision),
+        "spec": {
+            "selector": {"matchLabels": selector(agent, revision, layer)},
+            "maxUnavailable": 1 if wanted is None else wanted,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

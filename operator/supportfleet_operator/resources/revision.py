@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import API_VERSION, KIND, Model, SupportAgent, parse
+from supportfleet_operator.api import API_VERSION, KIND, Layer, Model, SupportAgent, parse
 from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.configmap import config_json
@@ -18,8 +18,11 @@ from supportfleet_operator.resources.environment import artifact_of
 from supportfleet_operator.resources.labels import metadata
 from supportfleet_operator.resources.pods import keeps_claim
 
-PARTS: Final = ("template", "config", "llm", "database", "model")
+PARTS: Final = ("template", "config", "llm", "database", "model", "topology", "worker", "tools")
 """Fields of the spec that change behaviour."""
+LAYERS: Final = ("worker", "tools")
+OF_A_LAYER: Final = frozenset({"resources"})
+"""Fields of a layer that change its pods, and not how many there are."""
 
 HOW_IT_IS_FOUND: Final = frozenset({"channel", "channelPollSeconds"})
 """Fields of ``spec.model`` that say how to learn which model, and not which."""
@@ -36,16 +39,23 @@ def revision_name(agent: SupportAgent) -> str:
         parts["model"]["cache"] = _without(parts["model"]["cache"], OF_THE_CLAIM)
     if agent.spec.model is not None and agent.spec.model.hot:
         parts["model"] = _without(parts["model"], OF_A_HOT_MODEL)
+    for name in LAYERS:
+        layer = {key: value for key, value in parts.pop(name, {}).items() if key in OF_A_LAYER}
+        parts |= {name: layer} if layer else {}
     return f"r{names.fingerprint(parts)[: names.REVISION_LENGTH - 1]}"
 
 
 def snapshot(agent: SupportAgent) -> dict[str, Any]:
     """All of the revision, as a ControllerRevision keeps it; ``at_revision`` is its inverse.
 
+    One that names no topology is Combined, as all were before there was another.
+
     The configuration is kept as the text of its file: anything may be in it, such as null, which an apply would drop.
     """
     spec = _parts(agent, complete=True)
     del spec["config"]
+    if not agent.spec.is_layered:
+        del spec["topology"]
     return {"spec": spec, names.CONFIG_FILE: config_json(agent)}
 
 
@@ -53,7 +63,8 @@ def at_revision(agent: SupportAgent, data: Mapping[str, Any]) -> SupportAgent:
     """The agent as it is now, but for its behaviour, which is the snapshot's.
 
     The claim for models is one for all revisions, so it stays as the spec has it now wherever that has one; so does a
-    model that pods load while they run. Raises InvalidSupportAgentError for a snapshot that this version can't read.
+    model that pods load while they run. How many pods layers have is the spec's as it is now, where it has layers.
+    Raises InvalidSupportAgentError for a snapshot that this version can't read.
     """
     head = {"apiVersion": API_VERSION, "kind": KIND, "metadata": agent.metadata.model_dump(by_alias=True)}
     config = json.loads(data.get(names.CONFIG_FILE, "null"))
@@ -61,6 +72,8 @@ def at_revision(agent: SupportAgent, data: Mapping[str, Any]) -> SupportAgent:
     parts = {name: getattr(then.spec, name) for name in PARTS}
     if agent.spec.model is not None and then.spec.model is not None:
         parts["model"] = _with_what_is_shared(then.spec.model, agent.spec.model)
+    if then.spec.is_layered and agent.spec.is_layered:
+        parts |= {name: _sized(getattr(then.spec, name), getattr(agent.spec, name)) for name in LAYERS}
     return agent.model_copy(update={"spec": agent.spec.model_copy(update=parts)})
 
 
@@ -84,6 +97,11 @@ def _with_what_is_shared(then: Model, now: Model) -> Model:
     if then.hot and now.hot:
         shared |= {name: getattr(now, name) for name in OF_A_HOT_MODEL}
     return then.model_copy(update=shared)
+
+
+def _sized(then: Layer | None, now: Layer | None) -> Layer:
+    """A revision's layer, with as many pods as it has now."""
+    return (now or Layer()).model_copy(update={"resources": then.resources if then is not None else None})
 
 
 def _parts(agent: SupportAgent, *, complete: bool) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
+from supportfleet_operator.api import LayerName
 from supportfleet_operator.reconcile.policies.base import Finding, View
 from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
 
@@ -11,16 +13,28 @@ REASON: Final = "InsufficientReplicas"
 
 
 def check(view: View) -> Finding | None:
-    """Ready pods against the fixed number, or against the autoscaler's minimum."""
-    deployment = view.deployment
-    if deployment is None:
+    """Ready pods against the fixed number, or against the autoscaler's minimum, in each layer."""
+    if view.deployment is None:
         return None
-    available = (deployment.get("status") or {}).get("availableReplicas", 0)
-    wanted = required(view)
-    if available >= wanted:
-        return None
-    message = f"{available} of {wanted} pods are ready" + unready_hint(view)
-    return Finding(REASON, message, stalled=False, recheck=SLOW)
+    for layer, available, wanted in counts(view):
+        if available < wanted:
+            message = f"{available} of {wanted} {of(layer)}pods are ready" + unready_hint(view)
+            return Finding(REASON, message, stalled=False, recheck=SLOW)
+    return None
+
+
+def counts(view: View) -> Iterator[tuple[LayerName | None, int, int]]:
+    """Ready and needed pods of the revision that serves, for customers and in each layer behind."""
+    parts = view.observed.parts(view.serving)
+    agent = view.observed.as_of(view.serving) if len(parts) > 1 else None
+    for layer, deployment in parts.items():
+        available = ((deployment or {}).get("status") or {}).get("availableReplicas", 0)
+        yield layer, available, required(view) if layer is None or agent is None else agent.spec.layers[layer].least
+
+
+def of(layer: LayerName | None) -> str:
+    """Whose pods a message is about; nothing for those that customers reach."""
+    return f"{layer} " if layer else ""
 
 
 def required(view: View) -> int:

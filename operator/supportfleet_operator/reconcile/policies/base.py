@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from supportfleet_operator.api import READY
+from supportfleet_operator.api import READY, LayerName
 from supportfleet_operator.cluster.resources import Manifest, ObjectRef
 from supportfleet_operator.reconcile.desired import Rendered
 from supportfleet_operator.reconcile.observe import Observed, revision_of
@@ -88,8 +88,8 @@ class View:
 
     @property
     def agent_pods(self) -> list[Manifest]:
-        """Those of them that answer customers."""
-        return [pod for pod in self.observed.agent_pods if self.concerns(pod)]
+        """Those of them that work for customers, in whichever layer."""
+        return [pod for pod in self.observed.working_pods if self.concerns(pod)]
 
     @property
     def deployment(self) -> Manifest | None:
@@ -101,6 +101,12 @@ class View:
         """The Deployment of the spec as it is."""
         desired = self.observed.desired
         return self.observed.deployments.get(desired.revision) if desired else None
+
+    @property
+    def newest_parts(self) -> Mapping[LayerName | None, Manifest | None]:
+        """The same with those of its layers, each by its layer."""
+        desired = self.observed.desired
+        return self.observed.parts(desired.revision) if desired else {}
 
 
 def parse_time(text: str | None) -> dt.datetime | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.observe import revision_of
 from supportfleet_operator.reconcile.policies.base import Finding, View, condition
 from supportfleet_operator.reconcile.policies.rollout import is_outdated
@@ -12,8 +13,11 @@ REASON: Final = "ProgressDeadlineExceeded"
 
 
 def check(view: View) -> Finding | None:
-    """The Deployment's own verdict, unless it is about the spec of before."""
-    deployment = view.newest
+    """The verdict of a Deployment of the newest revision, unless it is about the spec of before."""
+    return next((found for one in view.newest_parts.values() if (found := _verdict(one)) is not None), None)
+
+
+def _verdict(deployment: Manifest | None) -> Finding | None:
     progressing = condition(deployment, "Progressing")
     if deployment is None or is_outdated(deployment) or progressing is None or progressing.get("reason") != REASON:
         return None

@@ -33,7 +33,8 @@ _CAUSES: Final = (
 
 def check(view: View) -> Finding | None:
     """What a Deployment's controller was told when it created pods."""
-    deployments = (one for one in view.observed.deployments.values() if view.concerns(one))
+    every = (*view.observed.deployments.values(), *view.observed.layers.values())
+    deployments = (one for one in every if view.concerns(one))
     failures = (condition(one, "ReplicaFailure") for one in deployments)
     failure = next((one for one in failures if one is not None and one["status"] == "True"), None)
     if failure is None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from supportfleet_operator.api import LayerName
+from supportfleet_operator.cluster.resources import Manifest
+from supportfleet_operator.reconcile.policies import availability
 from supportfleet_operator.reconcile.policies.base import IDLE, Finding, View, condition, was_ready
 from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
 from supportfleet_operator.rollout.reasons import AWAITING_CHECKLIST, CHECKLIST_FAILED, PROGRESS_DEADLINE_EXCEEDED
@@ -23,21 +26,27 @@ def check(view: View) -> Finding | None:
         return Finding(state.reason or REASON, state.message or f"the rollout is {state.phase}", stalled=False)
     if state is not None and state.stable is None and state.reason in FIRST_IS_HELD:
         return Finding(state.reason, state.message, stalled=state.reason != AWAITING_CHECKLIST)
-    deployment = view.newest
+    begins = state is not None and state.stable is None
+    coming = (_coming(view, layer, one, begins=begins) for layer, one in view.newest_parts.items())
+    return next((finding for finding in coming if finding is not None), None)
+
+
+def _coming(view: View, layer: LayerName | None, deployment: Manifest | None, *, begins: bool) -> Finding | None:
+    """How far the Deployment of the newest revision, or of one of its layers, is."""
     if deployment is None:
-        return Finding(REASON, "the Deployment is being created", stalled=False)
+        return Finding(REASON, f"the Deployment {f'of its {layer} ' if layer else ''}is being created", stalled=False)
     if is_outdated(deployment) and was_ready(view.observed.agent):
         # Its controller has not looked at it yet, and an annotation of somebody's is enough for that. If pods are to be
         # replaced, its next status says so.
         return None
-    begins = state is not None and state.stable is None
     if is_complete(deployment) and not begins:  # the news of the first revision's pods comes by another watch
         return None
     status = deployment.get("status") or {}
     updated = 0 if is_outdated(deployment) else status.get("updatedReplicas", 0)
     available = status.get("availableReplicas", 0)
     wanted = deployment["spec"].get("replicas", 1)
-    message = f"{updated} of {wanted} pods are as the spec says now, and {available} pods are ready"
+    whose = availability.of(layer)
+    message = f"{updated} of {wanted} {whose}pods are as the spec says now, and {available} {whose}pods are ready"
     return Finding(REASON, message + unready_hint(view), stalled=False, recheck=SLOW)
 
 
