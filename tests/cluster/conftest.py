@@ -195,6 +195,8 @@ class Kubelet:
     """What checklists report, and the exit code with it."""
     broken_images: tuple[str, ...] = ()
     """Images whose pods run and do not become ready."""
+    broken_components: tuple[str, ...] = ()
+    """The same of components, such as a layer of an agent."""
     addresses: dict[str, str] = field(default_factory=dict)
     """Where the pods of an image answer; 10.0.0.1 where nothing is said."""
     errors: list[str] = field(default_factory=list)
@@ -218,9 +220,10 @@ class Kubelet:
                 {"gracePeriodSeconds": 0, "propagationPolicy": "Background"},
             )
             return
-        job = pod["metadata"]["labels"].get("app.kubernetes.io/component") in JOB_COMPONENTS
+        component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
+        job = component in JOB_COMPONENTS
         runs = self.jobs_run if job else self.agents_run
-        runs = runs and _image(pod) not in self.broken_images
+        runs = runs and _image(pod) not in self.broken_images and component not in self.broken_components
         if runs and phase == "Pending" and pod["spec"].get("nodeName"):
             self.say(pod, self._ended(pod) if job else self._running(pod))
 

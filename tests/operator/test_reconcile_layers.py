@@ -171,6 +171,7 @@ class TestReadiness:
         decision = one.plan().decision
         assert isinstance(decision, Decision)
         assert "no pod of worker is ready" in decision.message
+        assert ready(one)[1].endswith("; no pod of worker is ready")
         one.unready.clear()
         one.rolled_out().settle()
         assert one.rollout["currentWeight"] == 25

@@ -65,7 +65,7 @@ def env(deployment: Manifest) -> dict[str, Any]:
 
 
 def chooses(selector: dict[str, str], deployment: Manifest) -> bool:
-    return selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    return bool(selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items())
 
 
 def of(children: RevisionChildren, kind: str) -> dict[str, Manifest]:

@@ -158,15 +158,9 @@ def _problem(observed: Observed, name: str, deployment: Manifest | None) -> str 
     own = (pod for pod in observed.working_pods if revision_of(pod) == name)
     waiting = next(pods.waiting(own, TROUBLE), None)
     if waiting is None:
-        return _model_trouble(observed, name) if deployment is None else _lacks(observed, name)
+        return _model_trouble(observed, name) if deployment is None else pods.lacks(observed, name)
     said = f": {waiting.message}" if waiting.message else ""
     return f"container {waiting.container!r} of pod {waiting.pod!r} is in {waiting.reason}{said}"
-
-
-def _lacks(observed: Observed, name: str) -> str | None:
-    """The layers without which a revision's ready pods can answer nobody."""
-    lacking = observed.lacking(name) if any(revision_of(pod) == name for pod in observed.agent_pods) else ()
-    return f"no pod of {' and '.join(lacking)} is ready" if lacking else None
 
 
 def _model_trouble(observed: Observed, name: str) -> str | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from supportfleet_operator.reconcile.observe import Observed, is_ready, revision_of
 from supportfleet_operator.reconcile.policies.base import View, age, condition
 
 MESSAGE_LIMIT: Final = 400
@@ -70,6 +71,13 @@ def unready_hint(view: View) -> str:
             name = pod["metadata"]["name"]
             return f"; pod {name!r} runs but does not become ready: see `kubectl logs {name}`"
     return ""
+
+
+def lacks(observed: Observed, revision: str) -> str | None:
+    """The layers without which a revision's ready pods can answer nobody."""
+    waits = any(revision_of(pod) == revision and is_ready(pod) for pod in observed.agent_pods)
+    lacking = observed.lacking(revision) if waits else ()
+    return f"no pod of {' and '.join(lacking)} is ready" if lacking else None
 
 
 def last_termination(container: Mapping[str, Any]) -> Termination | None:

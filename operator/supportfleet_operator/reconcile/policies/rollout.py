@@ -9,7 +9,7 @@ from supportfleet_operator.api import LayerName
 from supportfleet_operator.cluster.resources import Manifest
 from supportfleet_operator.reconcile.policies import availability
 from supportfleet_operator.reconcile.policies.base import IDLE, Finding, View, condition, was_ready
-from supportfleet_operator.reconcile.policies.pods import SLOW, unready_hint
+from supportfleet_operator.reconcile.policies.pods import SLOW, lacks, unready_hint
 from supportfleet_operator.rollout.reasons import AWAITING_CHECKLIST, CHECKLIST_FAILED, PROGRESS_DEADLINE_EXCEEDED
 
 REASON: Final = "Progressing"
@@ -23,7 +23,9 @@ def check(view: View) -> Finding | None:
     """How far the rollout is, and after it the Deployment."""
     state = view.decision.state if view.decision else None
     if state is not None and state.stable is not None and (state.phase != IDLE or state.stable != _target(view)):
-        return Finding(state.reason or REASON, state.message or f"the rollout is {state.phase}", stalled=False)
+        hint = lacks(view.observed, state.canary) if state.canary else None
+        message = (state.message or f"the rollout is {state.phase}") + (f"; {hint}" if hint else "")
+        return Finding(state.reason or REASON, message, stalled=False)
     if state is not None and state.stable is None and state.reason in FIRST_IS_HELD:
         return Finding(state.reason, state.message, stalled=state.reason != AWAITING_CHECKLIST)
     begins = state is not None and state.stable is None
