@@ -97,6 +97,7 @@ def _health(parts: Parts, now: Callable[[], datetime]) -> HealthEndpoint:
             window=parts.window,
             metrics=parts.metrics,
             now=now,
+            works=parts.role.works,
         )
     )
 

@@ -56,6 +56,7 @@ def observer(
     window: SlidingWindow,
     metrics: Metrics,
     now: Callable[[], datetime],
+    works: bool = True,
 ) -> Callable[[], Awaitable[Observed]]:
     """What gathers a report's facts."""
 
@@ -70,6 +71,7 @@ def observer(
             dependencies=monitor.states,
             depth=queued,
             figures=window.figures(),
+            works=works,
             breakers={name: State(state).name.lower() for name, state in sorted(metrics.breakers().items())},
         )
 

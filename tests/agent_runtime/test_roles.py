@@ -44,6 +44,16 @@ async def test_a_worker_serves_no_customers(start_agent: Any) -> None:
             assert got.status == status, path
 
 
+async def test_a_gateway_says_nothing_of_the_language_model(start_agent: Any) -> None:
+    """It has no key and asks none, so its health sends people to the workers; theirs tells who answers."""
+    for role, said in ((Role.GATEWAY, "workers ask the language model"), (Role.WORKER, "the scripted provider")):
+        process = await start_agent(role)
+        async with process.client.get("/v1/health") as got:
+            claude = (await got.json())["components"]["claude"]
+        assert claude["status"] == "not configured"
+        assert said in claude["message"]
+
+
 async def test_a_gateway_answers_no_copies(start_agent: Any) -> None:
     """A copy of a message must not be stored, so where nothing is worked it is refused."""
     gateway = await start_agent(Role.GATEWAY)

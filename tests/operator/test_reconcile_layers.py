@@ -243,6 +243,14 @@ class TestTrouble:
         one.settle()
         assert pods(one, one.revision) == (4, 8, 2)
 
+    def test_a_deployment_that_an_autoscaler_owns_comes_back_with_its_layers_pods(self, world: Any) -> None:
+        """A worker's Deployment that was deleted begins with the worker's minimum, whatever the gateway has."""
+        one = layered(world, worker={"replicas": 6, "autoscaling": {"minReplicas": 6, "maxReplicas": 9}})
+        gone = one.child("Deployment", one.revision, "worker")
+        one.objects = {ref: live for ref, live in one.objects.items() if live is not gone}
+        (write,) = one.plan().writes
+        assert (write.ref.name, write.replicas) == (gone["metadata"]["name"], 6)
+
 
 class TestFigures:
     def test_requests_and_answers_are_both_read(self, world: Any) -> None:

@@ -33,6 +33,8 @@ LEAST_MESSAGES: Final = 20
 DATABASE: Final = "database"
 CLAUDE: Final = "claude"
 NOT_CONFIGURED: Final = "not configured"
+SCRIPTED: Final = "the scripted provider answers"
+OF_WORKERS: Final = "this is a gateway alone: workers ask the language model, and tell of it"
 
 
 class Overall(StrEnum):
@@ -61,6 +63,8 @@ class Observed:
     depth: int | None
     figures: Figures
     breakers: Mapping[str, str]
+    works: bool = True
+    """Whether messages are answered in this process, which takes the language model."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def report(observed: Observed) -> Report:
     """Judge what was observed."""
     components: dict[str, Mapping[str, Any]] = {
         "api": _api(observed.readiness),
-        CLAUDE: {"status": NOT_CONFIGURED, "message": "the scripted provider answers"},
+        CLAUDE: {"status": NOT_CONFIGURED, "message": SCRIPTED if observed.works else OF_WORKERS},
         **{name: _dependency(state) for name, state in observed.dependencies.items()},
         "queue_depth": _queue(observed.depth),
         "error_rate": _figure(observed.figures.error_rate, MOST_ERRORS, observed.figures.messages),

@@ -38,8 +38,6 @@ def sizes(observed: Observed, decision: Decision, gateways: int) -> LayerSizes:
 def _size(observed: Observed, decision: Decision, gateways: int, which: tuple[str, LayerName], wanted: Layer) -> int:
     revision, name = which
     state, gateway, now = decision.state, decision.scale[revision].min_replicas, observed.layer(revision, name)
-    if gateway <= 0:
-        return 0
     if now is not None and _stays(observed, decision, revision):
         return max(1, _pods(now))
     if revision == state.stable and state.canary is None:
