@@ -141,6 +141,8 @@ class TestRevisions:
             (lambda spec: spec["llm"].update(maxTokens=2), "spec.llm.maxTokens"),
             (lambda spec: spec["database"]["secretRef"].update(name="x"), "spec.database.secretRef.name"),
             (lambda spec: spec["model"].update(digest=DIGEST), "spec.model.digest"),
+            (lambda spec: spec.update(topology="Layered"), "spec.topology"),
+            (lambda spec: spec.update(worker={"resources": {"requests": {"cpu": "2"}}}), "spec.worker.resources"),
         ],
     )
     def test_what_makes_a_new_one(
@@ -165,6 +167,7 @@ class TestRevisions:
             (lambda spec: spec["traffic"].update(provider="None"), "spec.traffic: the routes change at once"),
             (lambda spec: spec["rollout"].update(paused=True), "spec.rollout: holds from the next step on"),
             (lambda spec: spec.update(service={"port": 81}), "spec.service: the Services change"),
+            (lambda spec: spec.update(worker={"replicas": 5}), "spec.worker: the pods of the worker layer become more"),
         ],
     )
     def test_what_makes_none(

@@ -132,6 +132,26 @@ class TestTree:
         assert lines[0] == "✔ desk in shop  Canary by Istio  Idle"
         assert [line.split()[0:2] for line in lines[1:]] == [["└──", "revisions"], ["r1111111", "stable"]]
 
+    def test_layers_follow_the_pods_that_customers_reach(self, fleet: Any) -> None:
+        """A revision's worker and tools are shown after its own pods, to people and to programs."""
+        fleet.agent()
+        fleet.revision("r1111111", 1, fleet.spec(), pods=(3, 3))
+        of_revision = fleet.api.objects["deployments", "shop", "desk-r1111111"]
+        for layer, ready in (("tools", 2), ("worker", 4)):
+            meta = of_revision["metadata"]
+            labels = {**meta["labels"], "app.kubernetes.io/component": layer}
+            own = {**meta, "name": f"{meta['name']}-{layer}", "labels": labels}
+            fleet.api.put(
+                {"kind": "Deployment", "metadata": own, "spec": {"replicas": 5}, "status": {"readyReplicas": ready}}
+            )
+        (found,) = seen(fleet).to_json()["revisions"]
+        assert (found["ready"], found["desired"]) == (3, 3)
+        assert found["layers"] == [
+            {"name": "worker", "ready": 4, "desired": 5},
+            {"name": "tools", "ready": 2, "desired": 5},
+        ]
+        assert "3/3 ready, worker 4/5, tools 2/5" in painted(seen(fleet), 140)
+
     def test_what_was_rolled_back(self, fleet: Any) -> None:
         """A failed revision stays in sight without pods, and no steps are shown."""
         fleet.agent(state={"phase": "RolledBack", "failedRevision": "r2222222", "message": "errorRate 0.5 > 0.02"})

@@ -117,7 +117,7 @@ def _same(before: Facts, changes: Sequence[Change]) -> dict[str, Any]:
 
 def _another(before: Facts, changes: Sequence[Change], spec: Mapping[str, Any]) -> dict[str, Any]:
     state = _state(before)
-    because = tuple(one.path for one in changes if changes_behaviour(one.path))
+    because = tuple(one.path for one in _each(changes) if changes_behaviour(one.path))
     wanted = resolved(spec, before.agent.get("status"))
     revision = None if is_unresolved(wanted) else same_as(wanted, before.revisions)
     stable, canary = state.get("stableRevision"), state.get("canaryRevision")
@@ -182,7 +182,7 @@ AT_ONCE: Final[Mapping[str, str]] = {
 
 def _effects(changes: Sequence[Change], spec: Mapping[str, Any]) -> Iterator[str]:
     """What takes effect without a rollout, once for each field."""
-    fields = dict.fromkeys(_part(one.path) for one in changes if _is_at_once(one))
+    fields = dict.fromkeys(_part(one.path) for one in _each(changes) if _is_at_once(one))
     for field in fields:
         if field == "replicas":
             scaled = "nothing changes: spec.autoscaling decides" if spec.get("autoscaling") else _pods(spec)
@@ -196,6 +196,15 @@ def _effects(changes: Sequence[Change], spec: Mapping[str, Any]) -> Iterator[str
         yield "spec.model: pods that run load the new model once it is verified, and no pod is replaced (reload: Hot)"
     if "model" in fields and is_unresolved(spec):
         yield f"spec.model: what channel {model['channel']!r} points at decides about a new revision"
+
+
+def _each(changes: Sequence[Change]) -> Iterator[Change]:
+    """The same, a layer that is new or gone by its fields: some change its pods, and others their number."""
+    for one in changes:
+        if one.path.removeprefix("spec.") in LAYERS:
+            yield from differences(one.path, one.before or {}, one.after or {})
+        else:
+            yield one
 
 
 def _is_at_once(change: Change) -> bool:

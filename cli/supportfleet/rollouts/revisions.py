@@ -45,10 +45,8 @@ def behaviour(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def changes_behaviour(path: str) -> bool:
     """Whether a change of this field, such as ``spec.worker.resources.limits.cpu``, makes another revision."""
-    _, part, *below = [*path.replace("[", ".").split("."), "", ""]
-    if part in LAYERS:
-        return not below[0] or below[0] in OF_A_LAYER
-    return part in PARTS
+    _, part, below, *_ = [*path.replace("[", ".").split("."), "", ""]
+    return below in OF_A_LAYER if part in LAYERS else part in PARTS
 
 
 def fingerprint(spec: Mapping[str, Any]) -> str:
