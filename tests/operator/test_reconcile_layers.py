@@ -184,6 +184,12 @@ class TestReadiness:
         one.rolled_out()
         assert ready(one) == ("False", "0 of 2 tools pods are ready")
 
+    def test_an_agent_of_no_pods_needs_none_of_its_layers(self, world: Any) -> None:
+        """With no replicas an agent is Ready without a pod of any layer."""
+        one = layered(world, replicas=0)
+        assert pods(one, one.revision) == (0, 0, 0)
+        assert ready(one)[0] == "True"
+
     def test_the_status_counts_gateways_and_tells_layers(self, world: Any) -> None:
         """Replicas and selector are the gateway's, as the scale subresource needs them; layers are told beside."""
         one = layered(world)

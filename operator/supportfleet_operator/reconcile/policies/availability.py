@@ -25,11 +25,12 @@ def check(view: View) -> Finding | None:
 
 def counts(view: View) -> Iterator[tuple[LayerName | None, int, int]]:
     """Ready and needed pods of the revision that serves, for customers and in each layer behind."""
-    parts = view.observed.parts(view.serving)
-    agent = view.observed.as_of(view.serving) if len(parts) > 1 else None
+    parts, gateways = view.observed.parts(view.serving), required(view)
+    agent = view.observed.as_of(view.serving) if len(parts) > 1 and gateways else None
     for layer, deployment in parts.items():
         available = ((deployment or {}).get("status") or {}).get("availableReplicas", 0)
-        yield layer, available, required(view) if layer is None or agent is None else agent.spec.layers[layer].least
+        behind = agent.spec.layers[layer].least if layer is not None and agent is not None else 0
+        yield layer, available, gateways if layer is None else behind
 
 
 def of(layer: LayerName | None) -> str:
