@@ -132,8 +132,10 @@ class TestTopology:
         assert pods(one, second) == (4, 9, 2)
         one.ask("promote", first, "2").settle()
         assert pods(one, second) == (4, 9, 2)
+        assert [layer["replicas"] for layer in one.status()["layers"]] == [9, 2]
         one.after(3600).settle()
         assert pods(one, second) == (0, 0, 0)
+        assert "layers" not in one.status()
 
     def test_layers_are_undone_to_at_their_size(self, world: Any) -> None:
         """Going back from Combined to the revision with layers brings them back, though the spec has none any more."""

@@ -179,10 +179,12 @@ def _praise(view: View) -> str:
 
 
 def _layers(view: View) -> tuple[LayerStatus, ...]:
-    """The layers that any revision has, as they are."""
-    found: dict[LayerName, list[Mapping[str, Any]]] = {}
+    """The layers that the spec asks for, or that any revision still has pods in."""
+    desired, found = view.observed.desired, dict[LayerName, list[Mapping[str, Any]]]()
     for (_, name), deployment in view.observed.layers.items():
         found.setdefault(name, []).append(deployment.get("status") or {})
+    if desired is not None and not desired.agent.spec.is_layered:
+        found = {name: told for name, told in found.items() if any(one.get("replicas") for one in told)}
     return tuple(
         LayerStatus(
             name=name,
