@@ -181,9 +181,9 @@ class TestCalls:
 
         What the service had counted by then is counted, once for each stream.
         """
-        guard, told, spent = new_guard(), [], []
-        limit = 0.3 if expected == "timeout" else 5.0
-        for number in range(5):
+        limit, failures = (2.0, 2) if expected == "timeout" else (5.0, 5)
+        guard, told, spent = new_guard(failures), [], []
+        for number in range(failures):
             assert guard.service.state is guard.model.state is State.CLOSED, number
             messages_api.then_break(how, messages_api.message("It begins well"), 6)
             assert await reason(listen(told, spent, guard, timeout=limit)) in {expected, "unreachable"}
@@ -191,9 +191,9 @@ class TestCalls:
             assert told[-1] == ""
         states = {"service": guard.service.state, "model": guard.model.state}
         assert states == {"service": State.CLOSED, "model": State.CLOSED, breaker: State.OPEN}
-        assert spent == [Usage("claude-test", 21, 1)] * 5
+        assert spent == [Usage("claude-test", 21, 1)] * failures
         assert await reason(listen(told, spent, guard, timeout=limit)) == "circuit_open"
-        assert messages_api.attempts == 5
+        assert messages_api.attempts == failures
 
     @pytest.mark.parametrize("how", ["overloaded_error", "api_error", "breaks", "ends"])
     async def test_the_retries_owner_is_the_same(self, listen: Any, messages_api: Any, how: str) -> None:
@@ -521,7 +521,7 @@ class TestTheWholeAgent:
     @pytest.mark.parametrize("how", API.BREAKS)
     async def test_the_next_level_begins_anew(self, start_agent: Any, messages_api: Any, how: str) -> None:
         """Where the model fails in mid-stream what was shown is void, and the fallback model's text is the reply."""
-        limit = "1.5" if how in {"silent", "pings"} else "10"
+        limit = "4" if how in {"silent", "pings"} else "10"
         agent = await start_agent(**self.environ(messages_api, FALLBACK_MODEL="claude-spare", CLAUDE_TIMEOUT=limit))
         fails = messages_api.then_break(how, messages_api.message("They run smaller than", model="claude-best"), 6)
         fails.clear()
