@@ -4,7 +4,7 @@ from supportfleet_operator.api.agent import InvalidSupportAgentError, Metadata, 
 from supportfleet_operator.api.analysis import PLACEHOLDERS, Analysis, AnalysisMetric, MetricName, Prometheus
 from supportfleet_operator.api.checklist import Checklist
 from supportfleet_operator.api.group import API_VERSION, CRD_NAME, GROUP, KIND, PLURAL, VERSION
-from supportfleet_operator.api.layers import LAYERED, TOOLS, WORKER, Layer, LayerName
+from supportfleet_operator.api.layers import LAYERED, LAYERS, TOOLS, WORKER, Layer, LayerName
 from supportfleet_operator.api.model import Artifact, Model
 from supportfleet_operator.api.rollout import HeaderMatch, Pause, Rollout, Step, StringMatch
 from supportfleet_operator.api.spec import SupportAgentSpec
@@ -38,6 +38,7 @@ __all__ = [
     "ISTIO",
     "KIND",
     "LAYERED",
+    "LAYERS",
     "MODEL_SYNCED",
     "PLACEHOLDERS",
     "PLURAL",

@@ -19,6 +19,7 @@ WORKER: Final = "worker"
 """Pods that answer the messages that gateways take."""
 TOOLS: Final = "tools"
 """Pods that carry out the tools that workers call."""
+LAYERS: Final[tuple[LayerName, ...]] = (WORKER, TOOLS)
 
 TOOLS_URL: Final = "TOOLS_URL"
 """Variable that names a tool service: with one of the user's own there is no tools layer."""
@@ -52,8 +53,7 @@ class Layer(ApiModel):
     @property
     def first(self) -> int:
         """Pods to start with."""
-        scaling = self.autoscaling
-        return max(scaling.min_replicas, min(self.replicas, scaling.max_replicas)) if scaling else self.replicas
+        return self.autoscaling.bounded(self.replicas) if self.autoscaling else self.replicas
 
     @property
     def most(self) -> int:

@@ -77,6 +77,10 @@ class Autoscaling(ApiModel):
         None, description="How fast to scale. Default: the HorizontalPodAutoscaler's own."
     )
 
+    def bounded(self, pods: int) -> int:
+        """As many pods, or as near to that as may run."""
+        return max(self.min_replicas, min(pods, self.max_replicas))
+
 
 class Availability(ApiModel):
     """A PodDisruptionBudget for the agent: how many pods a node drain may take at once."""

@@ -245,7 +245,7 @@ class SupportAgentSpec(ApiModel):
             return 0
         if self.autoscaling is None:
             return self.replicas
-        return max(self.autoscaling.min_replicas, min(self.replicas, self.autoscaling.max_replicas))
+        return self.autoscaling.bounded(self.replicas)
 
     @property
     def max_pods(self) -> int:

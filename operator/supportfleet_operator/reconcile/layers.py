@@ -13,7 +13,7 @@ from math import ceil
 from supportfleet_operator.api import Layer, LayerName
 from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
 from supportfleet_operator.reconcile.desired import LayerSizes
-from supportfleet_operator.reconcile.observe import Observed
+from supportfleet_operator.reconcile.observe import Observed, desired_replicas
 from supportfleet_operator.rollout import Decision
 
 
@@ -62,8 +62,7 @@ def whole(observed: Observed, stable: str | None, name: LayerName, layer: Layer)
     if serving is None:
         return layer.first
     scaler = observed.child_named(AUTOSCALERS.kind, serving["metadata"]["name"])
-    asked = int((scaler.get("status") or {}).get("desiredReplicas", 0)) if scaler else 0
-    return max(scaling.min_replicas, min(max(_pods(serving), asked), scaling.max_replicas))
+    return scaling.bounded(max(_pods(serving), desired_replicas(scaler)))
 
 
 def _pods(deployment: Manifest) -> int:

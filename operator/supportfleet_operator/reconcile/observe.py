@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-from supportfleet_operator.api import LAYERED, TOOLS, WORKER, LayerName, Problem, SupportAgent
+from supportfleet_operator.api import LAYERED, LAYERS, LayerName, Problem, SupportAgent
 from supportfleet_operator.cluster.cache import is_owned_by
 from supportfleet_operator.cluster.resources import (
     CONTROLLER_REVISIONS,
@@ -24,8 +24,6 @@ from supportfleet_operator.reconcile.references import Missing
 from supportfleet_operator.reconcile.settlements import Settlement
 from supportfleet_operator.resources import COMPONENT, REVISION
 from supportfleet_operator.rollout import Answer, Query
-
-LAYERS: Final[tuple[LayerName, ...]] = (WORKER, TOOLS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +133,8 @@ class Observed:
     def lacking(self, revision: str) -> tuple[LayerName, ...]:
         """The layers of a revision that have no ready pod."""
         wanted = self.layers_of(revision)
+        if not wanted:
+            return ()
         ready = {layer_of(pod) for pod in self.working_pods if revision_of(pod) == revision and is_ready(pod)}
         return tuple(name for name in wanted if name not in ready)
 
@@ -185,6 +185,11 @@ def layer_of(manifest: Mapping[str, Any]) -> LayerName | None:
     """The layer that an object belongs to; None for what is of no layer, or of the pods that customers reach."""
     component = _component(manifest)
     return next((name for name in LAYERS if name == component), None)
+
+
+def desired_replicas(autoscaler: Mapping[str, Any] | None) -> int:
+    """What a HorizontalPodAutoscaler came to; 0 where there is none, or it has not come to anything."""
+    return int(((autoscaler or {}).get("status") or {}).get("desiredReplicas", 0))
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:

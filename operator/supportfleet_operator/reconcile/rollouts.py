@@ -14,7 +14,7 @@ from supportfleet_operator.api import MODEL_SYNCED, ROUTED, Artifact, Rollout, R
 from supportfleet_operator.cluster.resources import AUTOSCALERS, Manifest
 from supportfleet_operator.reconcile import checklists, layers
 from supportfleet_operator.reconcile.desired import Desired, Rendered, Snapshot
-from supportfleet_operator.reconcile.observe import Observed, revision_of
+from supportfleet_operator.reconcile.observe import Observed, desired_replicas, revision_of
 from supportfleet_operator.reconcile.policies import model_sync, pods, traffic
 from supportfleet_operator.reconcile.policies.base import condition
 from supportfleet_operator.reconcile.policies.model_sync import Gate
@@ -125,8 +125,7 @@ def replicas_needed(observed: Observed, desired: Desired, state: RolloutState) -
     name = state.stable or UNREVISED
     serving, scaler = observed.deployments.get(name), observed.of_revision(AUTOSCALERS.kind, name)
     pods_now = int(serving["spec"].get("replicas", 1)) if serving else spec.replicas
-    asked = int((scaler.get("status") or {}).get("desiredReplicas", 0)) if scaler else 0
-    return max(spec.autoscaling.min_replicas, min(max(pods_now, asked), spec.autoscaling.max_replicas))
+    return spec.autoscaling.bounded(max(pods_now, desired_replicas(scaler)))
 
 
 def views(observed: Observed, desired: Desired) -> dict[str, RevisionView]:

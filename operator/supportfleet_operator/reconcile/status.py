@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from supportfleet_operator.api import (
     ACCEPTED,
+    LAYERS,
     MODEL_SYNCED,
     PROGRESSING,
     READY,
@@ -30,7 +31,6 @@ from supportfleet_operator.api import (
 from supportfleet_operator.cluster.recorder import News
 from supportfleet_operator.reconcile import channels, hot
 from supportfleet_operator.reconcile.desired import verified
-from supportfleet_operator.reconcile.observe import LAYERS
 from supportfleet_operator.reconcile.policies import (
     availability,
     invalid_spec,

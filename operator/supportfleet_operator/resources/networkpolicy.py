@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Any, Final
 
-from supportfleet_operator.api import TOOLS, WORKER, LayerName, SupportAgent
+from supportfleet_operator.api import LAYERS, TOOLS, WORKER, LayerName, SupportAgent
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.labels import AGENT, COMPONENT, metadata, selector
 
@@ -37,7 +37,7 @@ def network_policy(agent: SupportAgent, *, layered: bool = False) -> dict[str, A
         "ingress": [_ingress(agent)],
     }
     if layered:
-        others = {"key": COMPONENT, "operator": "NotIn", "values": [WORKER, TOOLS]}
+        others = {"key": COMPONENT, "operator": "NotIn", "values": [*LAYERS]}
         spec["podSelector"]["matchExpressions"] = [others]
     _bound_egress(agent, spec, [*_own_pods(agent), *([_to_tools(agent)] if layered else [])])
     return {

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from supportfleet_operator.api import API_VERSION, KIND, Layer, Model, SupportAgent, parse
+from supportfleet_operator.api import API_VERSION, KIND, LAYERS, Layer, Model, SupportAgent, parse
 from supportfleet_operator.api.base import without_empty_lists
 from supportfleet_operator.resources import names
 from supportfleet_operator.resources.configmap import config_json
@@ -20,7 +20,6 @@ from supportfleet_operator.resources.pods import keeps_claim
 
 PARTS: Final = ("template", "config", "llm", "database", "model", "topology", "worker", "tools")
 """Fields of the spec that change behaviour."""
-LAYERS: Final = ("worker", "tools")
 OF_A_LAYER: Final = frozenset({"resources"})
 """Fields of a layer that change its pods, and not how many there are."""
 
