@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anthropic
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +63,48 @@ async def reason(asked: Any) -> str:
     with pytest.raises(ProviderError) as raised:
         await asked
     return raised.value.reason
+
+
+class TestAddressing:
+    """A plain call doesn't pass through the SDK, which says how it is addressed."""
+
+    @pytest.fixture
+    async def service(self) -> AsyncIterator[tuple[str, list[web.Request]]]:
+        """A service that answers everything with 500, and the requests that it got."""
+        requests: list[web.Request] = []
+
+        async def refuse(request: web.Request) -> web.Response:
+            requests.append(request)
+            return web.Response(status=500)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", refuse)
+        async with TestServer(app) as server:
+            yield str(server.make_url("/")), requests
+
+    @pytest.mark.parametrize("prefix", ["", "claude", "claude/"])
+    async def test_it_is_the_sdks_own_request(
+        self, ask: Any, service: tuple[str, list[web.Request]], monkeypatch: pytest.MonkeyPatch, prefix: str
+    ) -> None:
+        """Method, path and headers are those of ``messages.create``, with what the environment adds to them."""
+        monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "X-Team: support\nuser-agent: our-agents")
+        (url, requests), key = (f"{service[0]}{prefix}", service[1]), "sk-ant-some-key"
+        assert await reason(ask(key=key, url=url, retries=0)) == "server_error"
+        async with anthropic.AsyncAnthropic(
+            api_key=key, base_url=url, max_retries=0, http_client=anthropic.DefaultAioHttpClient()
+        ) as sdk:
+            with pytest.raises(anthropic.InternalServerError):
+                await sdk.messages.create(model="m", max_tokens=1, messages=[{"role": "user", "content": "boots?"}])
+        ours, theirs = requests
+        assert (ours.method, ours.path_qs) == (theirs.method, theirs.path_qs)
+        assert ours.headers["X-Team"] == "support"
+        assert ours.headers.getall("User-Agent") == ["our-agents"]
+        aside = {"content-length", "x-stainless-timeout", "x-stainless-read-timeout", "x-stainless-retry-count"}
+        mine, its = (
+            {name.lower(): value for name, value in request.headers.items() if name.lower() not in aside}
+            for request in (ours, theirs)
+        )
+        assert mine == its
 
 
 class TestSuccess:
@@ -251,6 +296,22 @@ class TestFailures:
     async def test_an_unreachable_service(self, ask: Any) -> None:
         """Nobody listening is a provider's failure like any other."""
         assert await reason(ask(url="http://127.0.0.1:9")) == "unreachable"
+
+    @pytest.mark.parametrize(
+        "said", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"]
+    )
+    async def test_a_service_that_does_not_speak_http(self, ask: Any, said: bytes) -> None:
+        """Another service behind the address, or an answer that breaks off, is as good as none."""
+
+        async def say(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(said)
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(say, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            assert await reason(ask(url=f"http://127.0.0.1:{port}")) == "unreachable"
 
     @pytest.mark.parametrize(
         "answer",

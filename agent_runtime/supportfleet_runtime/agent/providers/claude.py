@@ -1,6 +1,6 @@
 """Claude, through the ``anthropic`` SDK.
 
-This module owns the retries (the SDK's are switched off) and one time limit that spans them all: another try is made
+This module owns the retries (the SDK does none) and one time limit that spans them all: another try is made
 only where the service says that it may help, after the pause it asks for, and only if the limit leaves room and the
 breakers let it: a service that is down is not asked again and again.
 
@@ -21,7 +21,6 @@ from types import MappingProxyType
 from typing import Final
 
 import anthropic
-import httpx2
 import orjson
 import structlog
 from anthropic.types.assistant_message_param import AssistantMessageParam
@@ -32,7 +31,7 @@ from anthropic.types.user_message_param import UserMessageParam
 from supportfleet_runtime.agent.draft import Draft
 from supportfleet_runtime.agent.guard import Guard
 from supportfleet_runtime.agent.pricing import Usage
-from supportfleet_runtime.agent.providers.messages_api import Answer, Question, answer_of, create, stream
+from supportfleet_runtime.agent.providers.messages_api import UNREACHABLE, Answer, MessagesApi, Question, answer_of
 from supportfleet_runtime.agent.providers.port import Completion, Prompt, Utterance
 from supportfleet_runtime.agent.providers.streamed import StreamedAnswer
 from supportfleet_runtime.agent.providers.tool_use import asked_again, tool_param, tool_uses
@@ -106,17 +105,7 @@ class ClaudeProvider:
         self._guard = guard
         self._sleep = sleep
         self._chance = chance
-        self._client = anthropic.AsyncAnthropic(
-            api_key=settings.api_key,
-            base_url=settings.base_url,
-            max_retries=0,
-            timeout=settings.timeout,
-            # aiohttp, which the runtime has loaded anyway, takes half the time for a call that the SDK's default takes.
-            http_client=anthropic.DefaultAioHttpClient(),
-            # The call has a span of ours; the SDK's would cost time, and an environment variable would put what
-            # customers write into it.
-            open_telemetry={"traces": False, "propagation": False},
-        )
+        self._api = MessagesApi(settings.api_key, settings.base_url, settings.timeout)
 
     async def complete(self, prompt: Prompt, *, within: float, draft: Draft | None = None) -> Completion:
         """Ask, and ask again where that may help, until the time is up."""
@@ -150,7 +139,7 @@ class ClaudeProvider:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._api.close()
 
     def _deadline(self, within: float) -> float:
         return asyncio.get_running_loop().time() + min(within, self._settings.timeout)
@@ -200,10 +189,10 @@ class ClaudeProvider:
             if draft:
                 message = await self._listen(question, draft)
             else:
-                message = await create(self._client, question)
+                message = await self._api.create(question)
         except anthropic.APIStatusError as error:
             raise _of_status(error) from error
-        except (anthropic.APIConnectionError, httpx2.RequestError) as error:  # the latter comes in mid-stream
+        except UNREACHABLE as error:
             raise ProviderError("unreachable", type(error).__name__, retryable=True) from error
         except (anthropic.AnthropicError, ValueError) as error:  # ValueError: no JSON, or no UTF-8
             raise ProviderError("malformed", type(error).__name__) from error
@@ -216,7 +205,7 @@ class ClaudeProvider:
         """Ask for a stream, and tell what it says while it comes. What it took is counted also where it breaks off."""
         coming = StreamedAnswer()
         try:
-            async with await stream(self._client, question) as events:
+            async with await self._api.stream(question) as events:
                 if EVENTS not in events.response.headers.get("content-type", ""):  # it answers all at once
                     return answer_of(orjson.loads(await events.response.aread()))
                 await _follow(events, coming, draft)
@@ -241,7 +230,7 @@ async def _follow(events: AsyncIterator[object], coming: StreamedAnswer, draft: 
             coming.take(event)
             if text := coming.so_far.text:
                 draft.tell(text)
-    except httpx2.RequestError:
+    except UNREACHABLE:
         if not coming.is_whole:
             raise
 
