@@ -59,12 +59,14 @@ class Shop:
         works = {"detailed_history": histories.detailed_history}
         self.long = LongAnswering(agent, late, self.lane, works=works, ended=Wakeup(), metrics=Metrics())
 
-    async def say(self, text: str, conversation: str | None = None, customer: str = "cust-1001") -> Incoming:
+    async def say(
+        self, text: str, conversation: str | None = None, customer: str = "cust-1001", trace: str | None = None
+    ) -> Incoming:
         """Accept a message, and have the short lane do with it what it does."""
         now = self.clock()
         conversation_id = conversation or new_id("conv", now)
         incoming = Incoming(
-            new_id("task", now), new_id("msg", now), customer, conversation_id, conversation is None, text, now
+            new_id("task", now), new_id("msg", now), customer, conversation_id, conversation is None, text, now, trace
         )
         await self.intake.accept(incoming)
         (lease,) = await self.queue.receive(1)
@@ -217,6 +219,16 @@ class TestLeasing:
         )
         other = LongLane(database, "shop/other", scope="shop/other", lease=30, now=shop.clock)
         assert not await other.receive(1)
+
+
+class TestTraces:
+    async def test_a_long_task_goes_on_with_its_own_trace(self, database: Database, clock: Any) -> None:
+        """Of several tasks each is worked in the trace of its own message."""
+        shop = Shop(database, clock)
+        said = [await shop.say(ALL, trace=f"00-{number:032x}-{number:016x}-01") for number in (1, 2, 3)]
+        said.append(await shop.say(ALL))
+        leases = await shop.lane.receive(10)
+        assert {lease.id: lease.trace for lease in leases} == {one.task_id: one.trace for one in said}
 
 
 class TestHistories:

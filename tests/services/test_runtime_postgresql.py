@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import runpy
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import Connection, insert, literal_column, select, text
 
 from supportfleet_runtime.errors import StorageUnavailableError
 from supportfleet_runtime.queue.sql import SqlQueue
 from supportfleet_runtime.storage import signals
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import conversations, tasks
 from supportfleet_runtime.storage.url import parse_database_url
 
 UNIT = Path(__file__).parents[1] / "agent_runtime"
 TAKEN_OVER = {
     "test_storage.py": ("TestDatabase", "TestMigration"),
+    "test_storage_keys.py": ("TestKeys",),
     "test_queue.py": ("setup", "TestLeasing", "TestOrder", "TestEnding"),
+    "test_long_lane.py": ("TestTraces",),
     "test_conversations.py": ("desk", "TestIntake", "TestTurns", "TestViews"),
     "test_audit.py": ("TestWhatIsRecorded", "TestAppendOnly"),
     "test_escalations.py": ("calls", "TestCalling", "TestHandling"),
@@ -47,6 +52,39 @@ async def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
         while not (value := await condition()):  # noqa: ASYNC110 - conditions of many kinds are awaited
             await asyncio.sleep(0.02)
         return value
+
+
+class TestPlans:
+    async def test_keys_are_looked_up_in_an_index(self, database: Database) -> None:
+        """Ending leases, giving out turns and finding keys cost the same, however much is stored."""
+        rows = range(5000)
+        now = datetime(2026, 11, 22, 12, tzinfo=UTC)
+        fixed = {"scope": "s", "customer_id": "c", "turns": 1, "created_at": now, "updated_at": now}
+        task = {"queue": "q", "turn": 1, "state": "done", "tries": 1, "visible_at": now, "created_at": now}
+
+        def fill(connection: Connection) -> None:
+            connection.execute(insert(conversations), [{"id": f"c{number}", **fixed} for number in rows])
+            filled = [{"id": f"t{number}", "conversation_id": f"c{number}", **task} for number in rows]
+            connection.execute(insert(tasks), filled)
+            connection.execute(text("ANALYZE"))
+
+        def plan(connection: Connection, chosen: Any, keys: str) -> str:
+            statement = str(select(literal_column("1")).where(chosen).compile(dialect=connection.dialect))
+            asked = re.sub(r"\$\d+::\w+", f"'{keys}'", statement)
+            return "\n".join(connection.execute(text(f"EXPLAIN {asked}".replace(":", "\\:"))).scalars())
+
+        await database.write(fill)
+        plans = [
+            await database.read(lambda connection, chosen=chosen, keys=keys: plan(connection, chosen, keys))
+            for chosen, keys in (
+                (among("ids_", tasks.c.id), '[["t1"],["t2"]]'),
+                (among("keys_", tasks.c.id, tasks.c.tries), '[["t1",1],["t2",1]]'),
+                (among("keys_", conversations.c.id, conversations.c.customer_id), '[["c1","c"],["c2","c"]]'),
+            )
+        ]
+        for shown in plans:
+            assert "Index" in shown
+            assert "Seq Scan" not in shown
 
 
 class TestSignals:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Select, bindparam, func, select
 
 from supportfleet_runtime.agent.orders import Order, OrderBook, newest_first, on
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import conversations, messages
 
 PAGE: Final = 100
@@ -119,6 +120,6 @@ _NUMBER = select(func.count()).select_from(conversations).where(_is_customers())
 _CONVERSATIONS = _conversations()
 _MESSAGES = (
     select(messages)
-    .where(messages.c.conversation_id.in_(bindparam("ids_", expanding=True)))
+    .where(among("ids_", messages.c.conversation_id))
     .order_by(messages.c.conversation_id, messages.c.turn, messages.c.role.desc())
 )

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, select, tuple_
+from sqlalchemy import Connection, bindparam, delete, select
 
 from supportfleet_runtime.conversations.records import Incoming
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import idempotency_keys as table
 
 KEPT: Final = timedelta(hours=24)
@@ -61,8 +62,9 @@ class IdempotencyKeys:
 
     def release(self, connection: Connection, refused: Sequence[Incoming]) -> None:
         """Give up the keys of messages that were not taken in after all."""
-        if task_ids := [item.task_id for item in refused if item.once]:
-            connection.execute(delete(table).where(table.c.task_id.in_(task_ids)))
+        keyed = [(item.customer_id, item.once.key, item.task_id) for item in refused if item.once]
+        if keyed:
+            connection.execute(_RELEASE, {"scope_": self._scope, "claims_": keyed})
 
     def _row(self, item: Incoming, key: str, digest: str) -> dict[str, Any]:
         return {
@@ -100,7 +102,10 @@ def _claim(dialect: str) -> Any:
     )
 
 
+_RELEASE = delete(table).where(
+    table.c.scope == bindparam("scope_"), among("claims_", table.c.customer_id, table.c.key, table.c.task_id)
+)
 _FIND = select(table).where(
     table.c.scope == bindparam("scope_"),
-    tuple_(table.c.customer_id, table.c.key).in_(bindparam("names_", expanding=True)),
+    among("names_", table.c.customer_id, table.c.key),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection, bindparam, insert, tuple_, update
+from sqlalchemy import Connection, bindparam, insert, update
 
 from supportfleet_runtime.conversations.idempotency import Earlier, IdempotencyKeys
 from supportfleet_runtime.conversations.records import Incoming
@@ -20,6 +20,7 @@ from supportfleet_runtime.queue.wakeup import Wakeup
 from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import CUSTOMER, READY, callbacks, conversations, messages
 
 
@@ -185,7 +186,7 @@ _TAKE_TURN = (
     update(conversations)
     .where(
         conversations.c.scope == bindparam("scope_"),
-        tuple_(conversations.c.id, conversations.c.customer_id).in_(bindparam("keys_", expanding=True)),
+        among("keys_", conversations.c.id, conversations.c.customer_id),
     )
     .values(turns=conversations.c.turns + 1, updated_at=bindparam("now_"))
     .returning(conversations.c.id, conversations.c.customer_id, conversations.c.turns, conversations.c.escalated_at)

@@ -44,6 +44,7 @@ from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.ids import new_id
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import AGENT, CUSTOMER, conversations, messages, tasks
 
 
@@ -291,7 +292,7 @@ def _of_tasks(*columns: ColumnElement[Any], joined: ColumnElement[bool]) -> Sele
         select(tasks.c.id.label("task_id"), *columns)
         .join(conversations, conversations.c.id == tasks.c.conversation_id)
         .join(messages, and_(messages.c.conversation_id == conversations.c.id, joined))
-        .where(tasks.c.id.in_(bindparam("tasks_", expanding=True)))
+        .where(among("tasks_", tasks.c.id))
     )
 
 

@@ -14,6 +14,7 @@ from supportfleet_runtime.conversations.turn_set import TurnSet, up_to
 from supportfleet_runtime.conversations.views import STATES, stored_reply
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import (
     AGENT,
     LEASED,
@@ -140,6 +141,6 @@ _MARKS = (
     )
     .outerjoin(tasks, and_(tasks.c.conversation_id == conversations.c.id, tasks.c.state == LONG))
     .outerjoin(long_tasks, long_tasks.c.id == tasks.c.id)
-    .where(conversations.c.id.in_(bindparam("ids_", expanding=True)))
+    .where(among("ids_", conversations.c.id))
     .group_by(conversations.c.id)
 )

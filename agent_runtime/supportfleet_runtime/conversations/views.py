@@ -24,6 +24,7 @@ from supportfleet_runtime.conversations.records import (
 )
 from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import (
     AGENT,
     CUSTOMER,
@@ -121,9 +122,8 @@ class Views:
 
     async def replies(self, task_ids: Collection[str]) -> Mapping[str, Outcome]:
         """The replies of those tasks that have one, and which tasks take long."""
-        is_known = or_(messages.c.text.is_not(None), tasks.c.state == LONG)
-        query = _tasks().where(tasks.c.id.in_(task_ids), is_known)
-        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        values = {"tasks_": list(task_ids)}
+        rows = await self._database.read(lambda connection: connection.execute(_REPLIES, values).all())
         return {
             row.task_id: Deferred(OTHER)
             if row.text is None
@@ -178,6 +178,9 @@ def _callback(row: Any) -> CallbackRecord:
 
 def _of_turn(table: Any, role: str) -> Any:
     return and_(table.c.conversation_id == tasks.c.conversation_id, table.c.turn == tasks.c.turn, table.c.role == role)
+
+
+_REPLIES = _tasks().where(among("tasks_", tasks.c.id), or_(messages.c.text.is_not(None), tasks.c.state == LONG))
 
 
 def _message(row: Any, *, escalated: bool) -> MessageRecord:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, select, update
 
 from supportfleet_runtime.storage import audit, signals
 from supportfleet_runtime.storage.database import Database
 from supportfleet_runtime.storage.ids import new_id
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import AGENT, DEAD, READY, callbacks, conversations, messages, tasks
 
 
@@ -69,8 +70,8 @@ class DeadLetters:
         if not rows:
             return set()
         turns = [(row.conversation_id, row.turn) for row in rows]
-        is_reply = tuple_(messages.c.conversation_id, messages.c.turn).in_(turns) & (messages.c.role == AGENT)
-        connection.execute(delete(messages).where(is_reply))
+        is_reply = among("turns_", messages.c.conversation_id, messages.c.turn) & (messages.c.role == AGENT)
+        connection.execute(delete(messages).where(is_reply), {"turns_": turns})
         changed = conversations.c.id.in_([row.conversation_id for row in rows])
         connection.execute(update(conversations).where(changed).values(revision=conversations.c.revision + 1))
         again = {"state": READY, "tries": 0, "finished_at": None, "error": None}

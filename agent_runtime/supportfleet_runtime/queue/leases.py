@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Executable, Select, Table, bindparam, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Executable, Select, Table, bindparam, select, update
 
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.storage.batcher import Batcher
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import DEAD, DONE, LEASED, READY
 
 MAX_ERROR: Final = 200
@@ -45,7 +46,7 @@ class LeaseStatements:
     def of_held(self, **values: Any) -> Executable:
         """An update of rows that are still those leases' (``leases_``); it returns their ids."""
         columns = self._table.c
-        is_held = tuple_(columns.id, columns.tries).in_(bindparam("leases_", expanding=True))
+        is_held = among("leases_", columns.id, columns.tries)
         return update(self._table).where(is_held, columns.state == LEASED).values(values).returning(columns.id)
 
 

@@ -11,12 +11,27 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leases_of, leasing, update_held
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.queue.sql import ADOPT
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import DEAD, DONE, LONG, READY, is_unfinished, long_tasks, tasks
 
 
@@ -83,7 +98,10 @@ class LongLane(LeasedRows):
         await self._database.write(lambda connection: update_held(connection, statement, [lease], values))
 
 
-_TRACE = select(tasks.c.trace).where(tasks.c.id == long_tasks.c.id).scalar_subquery().label("trace")
+# Written out: for SQLite, SQLAlchemy leaves the tables' names out of what is returned, and every id is equal to itself.
+_TRACE: ColumnElement[str] = literal_column("(SELECT tasks.trace FROM tasks WHERE tasks.id = long_tasks.id)").label(
+    "trace"
+)
 
 
 def _due() -> Select[Any]:
@@ -110,16 +128,17 @@ def _due() -> Select[Any]:
 _LEASES: Final = LeaseStatements(long_tasks)
 _LEASE = leasing(long_tasks, _due(), long_tasks.c.id, long_tasks.c.tries, long_tasks.c.created_at, _TRACE)
 _INSERT = insert(long_tasks)
-_FORGET = delete(long_tasks).where(long_tasks.c.id.in_(bindparam("ids_", expanding=True)))
-_MARK_LONG = update(tasks).where(tasks.c.id.in_(bindparam("ids_", expanding=True))).values(state=LONG, finished_at=None)
+_FORGET = delete(long_tasks).where(among("ids_", long_tasks.c.id))
+_MARK_LONG = update(tasks).where(among("ids_", tasks.c.id)).values(state=LONG, finished_at=None)
 _END_TASKS = (
-    update(tasks)
-    .where(tasks.c.id.in_(bindparam("ids_", expanding=True)))
-    .values(state=bindparam("state_"), finished_at=bindparam("finished_"))
+    update(tasks).where(among("ids_", tasks.c.id)).values(state=bindparam("state_"), finished_at=bindparam("finished_"))
 )
 _QUESTION = select(long_tasks.c.pending_intent, long_tasks.c.pending_asked).where(long_tasks.c.id == bindparam("id_"))
 _REPORT = _LEASES.of_held(progress=bindparam("progress_"))
 _KEEP = _LEASES.of_held(result=bindparam("result_"), progress=100)
 _WAITING = select(func.count()).where(
-    long_tasks.c.scope == bindparam("scope_"), long_tasks.c.queue == bindparam("queue_"), long_tasks.c.state == READY
+    long_tasks.c.scope == bindparam("scope_"),
+    long_tasks.c.queue == bindparam("queue_"),
+    is_unfinished(long_tasks),
+    long_tasks.c.state == READY,
 )

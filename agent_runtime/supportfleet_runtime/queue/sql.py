@@ -37,6 +37,7 @@ from sqlalchemy import (
 from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leases_of, leasing
 from supportfleet_runtime.queue.port import Lease, QueueItem
 from supportfleet_runtime.storage.database import Database
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import LEASED, READY, is_unfinished, tasks
 
 log = structlog.get_logger()
@@ -223,7 +224,7 @@ _NOT_SENT = update(tasks).where(tasks.c.id == bindparam("id_"), _is_ready()).val
 _CLAIM = (
     update(tasks)
     .where(
-        tasks.c.id.in_(bindparam("ids_", expanding=True)),
+        among("ids_", tasks.c.id),
         tasks.c.queue == bindparam("queue_"),
         _is_ready(),
         ~_has_earlier(),
@@ -231,4 +232,4 @@ _CLAIM = (
     .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
     .returning(*_LEASED)
 )
-_DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), _is_ready())
+_DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), is_unfinished(tasks), _is_ready())

@@ -16,8 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, update
 
+from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import (
     LEASED,
     audit_log,
@@ -116,7 +117,7 @@ def _of(table: Table, ids: Sequence[str]) -> ColumnElement[bool]:
 def remove_rows(connection: Connection, table: Table, scope: str, customer_id: str) -> int:
     """Remove some of a customer's rows; how many."""
     chosen = _some(connection, table, scope, customer_id)
-    return connection.execute(delete(table).where(_key(table).in_(chosen))).rowcount if chosen else 0
+    return connection.execute(delete(table).where(_is_chosen(table)), {"keys_": chosen}).rowcount if chosen else 0
 
 
 def replace_customer(connection: Connection, holding: Holding, scope: str, customer_id: str, pseudonym: str) -> int:
@@ -126,7 +127,7 @@ def replace_customer(connection: Connection, holding: Holding, scope: str, custo
     if not chosen:
         return 0
     values = {"customer_id": pseudonym, **holding.blanked}
-    return connection.execute(update(table).where(_key(table).in_(chosen)).values(values)).rowcount
+    return connection.execute(update(table).where(_is_chosen(table)).values(values), {"keys_": chosen}).rowcount
 
 
 def redact_audit_log(
@@ -146,5 +147,5 @@ def _some(connection: Connection, table: Table, scope: str, customer_id: str) ->
     return [tuple(row) for row in connection.execute(query.limit(MANY).with_for_update())]
 
 
-def _key(table: Table) -> Any:
-    return tuple_(*table.primary_key.columns)
+def _is_chosen(table: Table) -> ColumnElement[bool]:
+    return among("keys_", *table.primary_key.columns)
