@@ -2,8 +2,8 @@
 
 ``column IN (…)`` with a parameter for each value is another statement for each number of values: drivers prepare each
 of them on each connection, and keep it. And SQLite reads a whole table for ``(a, b) IN ((…), (…))``. Here all keys are
-one parameter, a JSON array that the database takes apart and looks up in an index, in the index's order, so that two
-transactions lock the same rows in the same order.
+one parameter, a JSON array that the database takes apart. It looks them up in an index, and in the index's or the
+table's order, whatever theirs is: two transactions lock the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def among(name: str, *columns: Column[Any]) -> FunctionElement[bool]:
 @compiles(_Among)
 def _in_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     *columns, keys = (compiler.process(clause, **options) for clause in element.clauses)
-    members = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(columns)))
+    members = ", ".join(f"json_extract(json_each.value, '$[{index}]')" for index in range(len(columns)))
     return f"(({', '.join(columns)}) IN (SELECT {members} FROM json_each({keys})))"  # noqa: S608 - names and a parameter
 
 
@@ -61,7 +61,7 @@ def _in_postgresql(element: _Among, compiler: SQLCompiler, **options: Any) -> st
     each = f"jsonb_array_elements(CAST({compiler.process(keys, **options)} AS JSONB))"
     types = ["BIGINT" if isinstance(column.type, Integer) else "VARCHAR" for column in columns]
     conditions = [
-        f"{name} = ANY (ARRAY(SELECT CAST(key ->> {index} AS {type_}) FROM {each} AS key))"  # noqa: S608 - names and a parameter
+        f"{name} = ANY (ARRAY(SELECT CAST(given.key ->> {index} AS {type_}) FROM {each} AS given(key)))"  # noqa: S608 - names and a parameter
         for index, (name, type_) in enumerate(zip(names, types, strict=True))
     ]
     if len(columns) > 1:
