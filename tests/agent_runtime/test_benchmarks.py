@@ -41,6 +41,13 @@ def test_the_soak_answers_every_message(tmp_path: Path) -> None:
     assert "nothing failed" in run("soak.py", *options)
 
 
+@pytest.mark.timeout(SECONDS + 30)
+def test_a_full_file_is_measured_beside_an_empty_one() -> None:
+    """Every message is answered; what it costs is for a quiet machine to say."""
+    options = ["--rounds", "1", "--seconds", "0.5", "--stored", "1000", "--limit", "1000"]
+    assert "answered wrongly: none" in run("stored.py", *options)
+
+
 def test_a_slope_is_that_of_the_last_three_quarters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that grows at first and then stays is flat; memory that goes on growing is not."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
