@@ -232,4 +232,5 @@ _CLAIM = (
     .values(state=LEASED, tries=tasks.c.tries + 1, visible_at=bindparam("until_"))
     .returning(*_LEASED)
 )
+# SQLite doesn't see by itself that what is ready is in the index of what is unfinished.
 _DEPTH = select(func.count()).where(tasks.c.queue == bindparam("queue_"), is_unfinished(tasks), _is_ready())
