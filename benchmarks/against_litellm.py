@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
-from loading.client import Load, Target, always, due_times, load, questions
+from loading.client import FROM_THE_MODEL, Load, Target, always, due_times, load, questions
 from loading.litellm import PATH, calls, litellm
 from loading.servers import HERE, Cores, Running, Server, free_port, messages_api, redis, running, runtime, scratch
 
@@ -36,7 +36,6 @@ RUNTIME, LITELLM, ECHO = "runtime", "LiteLLM", "aiohttp echo"
 OPEN_SHARE = 0.6
 WARM_UP = 150
 WARM_UP_SECONDS = 60.0
-FROM_THE_MODEL = b'"source":"model"'
 GOALS = {"litellm": 3.0, "p99": 60.0, "sqlite": 500.0, "redis": 1000.0, "gateway": 120.0, "worker": 180.0}
 
 

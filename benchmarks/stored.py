@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
-from loading.client import Load, Target, always, load, questions
+from loading.client import FROM_THE_MODEL, Load, Target, always, load, questions
 from loading.servers import Cores, Running, messages_api, running, runtime, scratch
 
-FROM_THE_MODEL = b'"source":"model"'
 WARM_UP_SECONDS = 2.0
 NUMBERS = "WITH RECURSIVE numbers(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
 WHEN = "'2026-01-01 00:00:00.000000'"
@@ -46,9 +45,8 @@ def fill(file: Path, number: int) -> None:
             database.execute(f"INSERT INTO {table} {NUMBERS} SELECT {values} FROM numbers", (number,))  # noqa: S608 - ours
 
 
-async def cost(server: Running, connections: int, seconds: float) -> tuple[float, Load]:
+async def cost(server: Running, target: Target, connections: int, seconds: float) -> tuple[float, Load]:
     """A message's milliseconds of processor time."""
-    target = Target(server.server.port, "/v1/messages", questions(), expected=FROM_THE_MODEL)
     before = server.cpu_seconds
     found = await load(target, connections, always(seconds), seconds)
     return (server.cpu_seconds - before) * 1000 / max(1, len(found.times)), found
@@ -66,12 +64,15 @@ async def benchmark(options: argparse.Namespace) -> bool:
         empty, full = (runtime("serve", model, f"sqlite:///{file}") for file in files.values())
         async with running(model, cores.rest), running(empty, cores.measured) as a, running(full, cores.measured) as b:
             fill(files["full"], stored)
-            servers = {"empty": a, "full": b}
-            for server in servers.values():
-                await cost(server, connections, WARM_UP_SECONDS)
+            servers = {
+                name: (server, Target(server.server.port, "/v1/messages", questions(), expected=FROM_THE_MODEL))
+                for name, server in {"empty": a, "full": b}.items()
+            }
+            for server, target in servers.values():
+                await cost(server, target, connections, WARM_UP_SECONDS)
             for _ in range(rounds):
-                for name, server in servers.items():
-                    spent, found = await cost(server, connections, options.seconds)
+                for name, (server, target) in servers.items():
+                    spent, found = await cost(server, target, connections, options.seconds)
                     costs[name].append(spent)
                     rates[name].append(found.per_second)
                     wrong += found.wrong

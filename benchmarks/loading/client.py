@@ -18,6 +18,8 @@ import orjson
 
 GRACE_SECONDS = 120
 END_OF_HEAD = b"\r\n\r\n"
+FROM_THE_MODEL = b'"source":"model"'
+"""What the runtime's answer holds where the language model gave it."""
 
 
 @dataclass(frozen=True)
