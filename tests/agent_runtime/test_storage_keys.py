@@ -9,7 +9,6 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,7 +92,7 @@ class TestPlans:
         event.remove(Engine, "before_cursor_execute", note)
 
     async def test_a_message_reads_no_whole_table(
-        self, start_agent: Any, said: dict[str, Any], database_url: str, tmp_path: Path
+        self, start_agent: Any, said: dict[str, Any], database_url: str
     ) -> None:
         """However much is stored, a message and a look at the figures cost the same: they find rows by an index.
 

@@ -20,7 +20,6 @@ from supportfleet_runtime.errors import NotFoundError
 from supportfleet_runtime.queue.leases import LeasedRows, LeaseStatements, leasing, update_held
 from supportfleet_runtime.queue.port import Lease
 from supportfleet_runtime.storage.database import Database
-from supportfleet_runtime.storage.keys import among
 from supportfleet_runtime.storage.schema import DEAD, DONE, callbacks, is_unfinished, tasks
 
 
@@ -75,7 +74,7 @@ def _is_due() -> ColumnElement[bool]:
         (callbacks.c.scope == bindparam("scope_"))
         & is_unfinished(callbacks)
         & (callbacks.c.visible_at <= bindparam("now_", type_=callbacks.c.visible_at.type))
-        & among("kinds_", callbacks.c.kind)
+        & callbacks.c.kind.in_(bindparam("kinds_", expanding=True))
         & has_ended
     )
 
